@@ -41,6 +41,7 @@ from vecdb_server.services.context import ServerContext
 _HEADER_BYTES_MAX = 16 << 10
 _TOKENS_POLL_S = 1.0
 _CONNECTIONS_POLL_S = 2.0
+_LOG_POLL_S = 1.0
 _DRAIN_POLL_S, _QUIET_POLLS = 0.2, 5
 _SWITCH_S = 2e-4  # Python's switch interval: how long a search on the event loop waits for another thread
 
@@ -112,6 +113,8 @@ class Server:
         self._tasks.append(asyncio.ensure_future(self._interceptor.slow_messages.watch()))
         if self.config.socket is None:
             self._tasks.append(asyncio.ensure_future(self._watch_connections()))
+        if config.log is not None and config.staleness_s:
+            self._tasks.append(asyncio.ensure_future(self._watch_log(db)))
         self.place.listens(self)
         if self._tokens is not None:
             self._tasks.append(asyncio.ensure_future(self._watch_tokens(self._tokens)))
@@ -215,6 +218,18 @@ class Server:
             if count >= self.connections_max and not full:
                 log.warning("no more connections are taken", connections=count, connections_max=self.connections_max)
             full = count >= self.connections_max
+
+    async def _watch_log(self, db: vecdb.Database) -> None:
+        """Once another has taken over, health says so, and whoever reads the directory beside this process is told."""
+        while True:
+            await asyncio.sleep(_LOG_POLL_S)
+            with contextlib.suppress(VecdbError):
+                facts = await asyncio.to_thread(db.stats, disk=False)
+                if facts["log"]["replaced"]:
+                    log.error("another writer has taken over", reason=facts["log"]["trouble"])
+                    self.place.replaced()
+                    self.tell_health()
+                    return
 
     async def _watch_tokens(self, tokens: Tokens) -> None:
         while True:

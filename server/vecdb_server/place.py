@@ -40,6 +40,7 @@ class Place:
     ) -> None:
         """counters, cursor_key : of several processes together; None: this one's own."""
         self.read_only = read_only
+        self._replaced = False
         self._newest: NewestCommit | None = None
         self.counters: Counters = LocalCounters() if counters is None else counters
         self.cursor_key = secrets.token_bytes(KEY_BYTES) if cursor_key is None else cursor_key
@@ -82,8 +83,16 @@ class Place:
         return [{"pid": os.getpid(), "role": self.role}]
 
     def is_whole(self) -> bool:
-        """Whether the other processes that a call may need are there."""
-        return True
+        """Whether the other processes that a call may need are there, and what this server has is not of the past."""
+        return not self.is_replaced()
+
+    def is_replaced(self) -> bool:
+        """Whether another server has taken over the log of this database."""
+        return self._replaced
+
+    def replaced(self) -> None:
+        """It has: this process, which wrote it, knows."""
+        self._replaced = True
 
     def listens(self, server: Any) -> None:
         """The server has begun to answer. server : the app.Server."""

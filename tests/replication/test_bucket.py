@@ -5,6 +5,7 @@ one wins, of two who replace one is told, and errors are ours and keep secrets.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -196,6 +197,42 @@ def test_a_bucket_that_is_not_there_and_one_that_does_not_answer(s3: str, monkey
     with pytest.raises(Unavailable, match="no connection") as caught:
         open_bucket(s3, patience_s=0.01).get("x")
     assert "very-secret-key" not in str(caught.value) and caught.value.__cause__ is None
+
+
+def test_a_store_that_says_nothing_is_waited_for_no_longer_than_the_patience(s3: str, monkeypatch: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system takes connections, nobody reads them
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        for call in (
+            lambda one: one.get("x"), lambda one: one.put("x", b""), lambda one: one.create("x", b""),
+            lambda one: list(one.list()), lambda one: one.read_range("x", 0, 1), lambda one: one.size("x"),
+        ):  # fmt: skip
+            with pytest.raises(Unavailable, match="no connection"):
+                call(open_bucket(s3, patience_s=0.03))
+
+
+def test_what_the_environment_says_of_connections_counts(s3: str, monkeypatch: Any) -> None:
+    made: Any = open_bucket(s3, patience_s=5.0)
+    assert made._store.client_options == {"timeout": "5000ms", "connect_timeout": "5000ms", "allow_http": "true"}
+    assert (
+        made._long.client_options["timeout"] == "120000ms"
+        and made._long.client_options["pool_max_idle_per_host"] == "0"
+    )
+    monkeypatch.setenv("AWS_TIMEOUT", "7s")
+    made = open_bucket(s3, patience_s=5.0)
+    assert made._store.client_options["timeout"] == made._long.client_options["timeout"] == "7s"
+    monkeypatch.setenv("AWS_TIMEOUT", "soon")
+    with pytest.raises(InvalidArgument, match="cannot be used"):
+        open_bucket(s3)
+
+
+def test_an_object_of_many_bytes_goes_and_comes_whole(bucket: Bucket, monkeypatch: Any) -> None:
+    monkeypatch.setattr(buckets, "_SHORT_BYTES", 1_000)
+    data = bytes(range(256)) * 40
+    version = bucket.create("x", data)
+    assert bucket.get_versioned("x") == (data, version) and bucket.read_range("x", 3, 9_000) == data[3:9_003]
+    with pytest.raises(AlreadyExists):
+        bucket.create("x", data)
+    assert bucket.replace("x", data + b"1", version) != version and bucket.get("x") == data + b"1"
 
 
 def test_a_caller_whom_the_store_refuses(s3: str, s3_server: str) -> None:

@@ -217,7 +217,10 @@ def test_a_writer_that_was_replaced_is_refused_and_says_so(tmp_path: Path, url: 
             put(old, 62)
         with pytest.raises(vecdb.Unavailable, match="fenced"):
             old.create_collection("more", 3)
-        assert old["docs"].count() == 31 and old["docs"].get(61) is not None
+        with pytest.raises(vecdb.Unavailable, match="fenced"):
+            old["docs"].count()
+        with open_database(tmp_path / "w", read_only=True) as own:
+            assert own["docs"].count() == 31 and own["docs"].get(61) is not None
         brought_up(new, copy)
         assert_same(new, copy)
         assert copy["docs"].get(61) is None and copy["docs"].get(60) is not None
@@ -286,6 +289,20 @@ def test_a_log_is_trimmed_behind_its_snapshots_and_a_copy_that_was_away_begins_w
         assert log_of(writer).facts()["snapshot"] is None  # it goes on: none is needed
         brought_up(writer, copy)
         assert_same(writer, copy)
+
+
+def test_many_small_objects_make_a_snapshot_due(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "snapshot_log_objects", 20)
+    with filled(tmp_path / "w", url) as writer:
+        assert log_of(writer).flush(WAIT_S)
+        log_of(writer).snapshots.wait()
+        before = log_of(writer).snapshots.newest_here
+        for number in range(25):
+            put(writer, number)
+            assert log_of(writer).flush(WAIT_S)
+        log_of(writer).snapshots.wait()
+        newest = log_of(writer).snapshots.newest_here
+        assert before is not None and newest is not None and before < newest
 
 
 def test_a_copy_notices_while_it_runs_that_the_log_behind_it_is_gone(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import vecdb
-from tests.support.server.driver import Client, Running
+from tests.support.server.crew import WorkersProcess
+from tests.support.server.driver import PATIENCE_S, Client, Running, search_request
 from vecdb import limits
 from vecdb.v1 import admin_pb2, common_pb2, records_pb2, tenants_pb2
 from vecdb.wire.arrays import id_list_message, vectors_message
+from vecdb_server import app
 from vecdb_server.config import Config, checked, workers_of
 
 VECTORS = np.random.default_rng(5).normal(size=(40, 8)).astype(np.float32)
@@ -56,6 +61,55 @@ def test_who_wrote_reads_it_on_a_copy(
                 other["docs"].upsert([1], VECTORS[:1])
             with pytest.raises(vecdb.Unavailable):
                 other.wait_for(10_000, timeout=0.2)
+
+
+def test_a_server_that_was_replaced_says_so_and_answers_no_more(
+    serving: Callable[..., Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "log_wait_s", 0.0)
+    monkeypatch.setattr(limits, "log_look_s", 0.002)
+    monkeypatch.setattr(app, "_LOG_POLL_S", 0.002)
+    url = f"file://{tmp_path}/bucket"
+    running = serving("writer", log=url)
+    with vecdb.open(f"grpc://{running.address}", timeout=1.0) as db:
+        docs = db.create_collection("docs", 8, "l2")
+        docs.upsert(range(20), VECTORS[:20])
+        assert docs.search(VECTORS[3], 1).ids.tolist() == [3]
+        vecdb.open(tmp_path / "copy", follow=url).close()
+        assert running.server.health._status == health_pb2.HealthCheckResponse.SERVING
+        vecdb.promote(tmp_path / "copy", url)
+        running.until(lambda: running.server.health._status == health_pb2.HealthCheckResponse.NOT_SERVING)
+        assert db.stats()["log"]["replaced"]
+    client = Client(running.address)
+    for rpc, request in (
+        (client.search.Search, search_request("docs", VECTORS[:1], 1)),
+        (client.records.Get, records_pb2.GetRequest(collection="docs", ids=id_list_message([1]))),
+    ):
+        with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE[^{]*fenced"):
+            client(rpc, request)
+    client.close()
+
+
+@pytest.mark.slow  # three seconds: processes start
+def test_workers_of_a_server_that_was_replaced_answer_no_more(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/bucket"
+    with WorkersProcess(tmp_path / "writer", tmp_path, 2, "--log", url) as server:
+        server.ready()
+        with vecdb.open(f"grpc://{server.address}") as db:
+            db.create_collection("docs", 8, "l2").upsert(range(20), VECTORS[:20])
+            db.wait_for(db.sequence())
+        clients = server.clients()
+        assert [one.nearest("docs", VECTORS[3], 1) for one in clients] == [[3], [3]]
+        vecdb.open(tmp_path / "copy", follow=url).close()
+        vecdb.promote(tmp_path / "copy", url)
+        ends = time.monotonic() + PATIENCE_S
+        for client in clients:
+            with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE[^{]*fenced"):
+                while time.monotonic() < ends:
+                    client.nearest("docs", VECTORS[3], 1)
+            health = health_pb2_grpc.HealthStub(client.channel)
+            while health.Check(health_pb2.HealthCheckRequest()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+                assert time.monotonic() < ends
 
 
 def test_answers_to_writes_say_the_commit(serving: Callable[..., Running]) -> None:

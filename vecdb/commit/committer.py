@@ -10,6 +10,9 @@
 - After a failed sync nobody knows what is on disk (the kernel may have dropped the pages): the database refuses
   writes until it is reopened.
 - A database whose directory was removed acknowledges nothing.
+- A commit that waits for the log for long (`durability="remote"`) goes on waiting, so that this process knows how it
+  ended; callers who write records do not wait with it, and are told that its outcome is unknown. New requests are
+  refused meanwhile.
 - Sequence numbers count commits, per database, without gaps.
 """
 
@@ -167,6 +170,10 @@ class Committer:
         self._wake_lock = threading.RLock()  # entered by itself: Ctrl-C may break into `__enter__` of a condition
         self._wake = threading.Condition(self._wake_lock)
         self._closing = False
+        self._running: list[_QueuedRequest] = []  # of the group that is being committed, whose callers wait
+        self._held_up: str | None = None  # why that takes long
+        if store.log is not None:
+            store.log.held_up = self._set_held_up
         self._thread = threading.Thread(target=self._run, name="vecdb-commit", daemon=True)
         self._thread.start()
 
@@ -189,6 +196,8 @@ class Committer:
             raise Poisoned(f"writes are refused since {self.poisoned}; close the database and open it again")
         if self._closing:
             raise self._store.is_closed()
+        if self._held_up is not None:
+            raise Unavailable(f"{self._held_up}; nothing of this was written")
         if len(self._queue) >= limits.queue_calls_max:
             raise Unavailable(f"{limits.queue_calls_max} writes are waiting already; try again when some have finished")
 
@@ -210,12 +219,35 @@ class Committer:
             jobs = self._take()
             if not jobs:
                 return
+            self._running = list(jobs)
             try:
                 self._commit(jobs)
             finally:
-                for job in jobs:
-                    job.done.release()
-            del jobs, job  # while it waits it keeps nothing of the last group alive, which may be 256 MiB
+                self._release(self._running)
+                self._running = []  # while it waits it keeps nothing of the last group alive, which may be 256 MiB
+            del jobs
+
+    def _release(self, jobs: list[_QueuedRequest]) -> None:
+        for job in jobs:
+            job.done.release()
+
+    def _set_held_up(self, reason: str | None) -> None:
+        """Within a commit: it waits for the log for long, or (None) no longer. Who writes records may be told so and
+        leave, since nothing is undone where that fails; other callers would remove files that the commit names.
+        """
+        with self._wake_lock:
+            self._held_up = reason
+            waiting = [] if reason is None else list(self._queue)
+            if waiting:
+                self._queue.clear()
+        if reason is None:
+            return
+        leaving = [job for job in self._running if hasattr(job.request, "kind")]
+        self._running = [job for job in self._running if not hasattr(job.request, "kind")]
+        for job in leaving:
+            job.error = Unavailable(f"{reason}; it may or may not come to that: repeat it, best with a request_id")
+        _fail(waiting, Unavailable(f"{reason}; nothing of this was written"))
+        self._release(leaving + waiting)
 
     def _take(self) -> list[_QueuedRequest]:
         """The next group: what has queued up, within the bounds of a group. Empty means: stop."""

@@ -64,6 +64,10 @@ class IdempotentWrite:
         self.digest = _digest(self.request.content())
 
     @property
+    def kind(self) -> bytes:
+        return self.request.kind
+
+    @property
     def size_bytes(self) -> int:
         return self.request.size_bytes
 

@@ -152,7 +152,8 @@ class LocalDatabase(Generic[C]):
         self.upgraded = found != self.manifest
         commit_mark.compare(self.path, commit_mark.read(self.path), self._last_sequence())
         if log is not None:
-            self._log = log.write(self.path, self.store, durable=self.durability != "none")
+            self._log = writer = log.write(self.path, self.store, durable=self.durability != "none")
+            self._usable.fresh = writer.fresh
         known = self._counters()
         sequence = known.sequence
         if self.durability != "none":
@@ -471,6 +472,8 @@ class LocalDatabase(Generic[C]):
     def _close(self, caller: int) -> None:
         """caller : the thread that waits for it."""
         self._usable.end(self._closing_threads())
+        if isinstance(self._log, LogWriter):
+            self._log.leave()
         try:
             self._end_all(caller)
         finally:

@@ -7,12 +7,17 @@ Who asks, and where, comes from the environment or from the machine, as for ever
 token in it is refused, and what obstore says of a request is not shown, since it may contain one. Requests are repeated
 by obstore.
 
+A network that is cut says nothing: a request on a connection that was open before is lost without a word, and only its
+own time ends it. So one of few bytes may take no longer than a request is repeated. One of many bytes may take as long
+as they take, and begins on a new connection, which is refused soon where there is no network.
+
 A store that knows no conditional writes is refused for what needs them (`open_bucket(url, conditional=True)`).
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -31,9 +36,22 @@ T = TypeVar("T")
 
 SCHEMES = ("s3", "gs", "az", "file", "memory")
 _PATIENCE_S = 60.0  # in which a request that fails is repeated
+_CONNECT_S = 5.0  # at most, for a connection
+_SHORT_BYTES = 256 << 10  # a request or an answer of no more may take no longer than the patience, at most _SHORT_S
+_SHORT_S = 30.0
+_LONG_S = 120.0  # the same of any other, of which none is longer than _WHOLE_BYTES but for one commit, or one object
 _WHOLE_BYTES = 8 << 20  # more than this is sent in parts
 _PARTS_AT_ONCE = 2
 _LISTED_AT_ONCE = 1000
+# what the environment may say of connections, each behind AWS_, GOOGLE_ or AZURE_: obstore reads none of it where it is
+# given any
+_OF_CONNECTIONS = (
+    "allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type", "http1_only",
+    "http2_keep_alive_interval", "http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_max_frame_size",
+    "http2_only", "pool_idle_timeout", "pool_max_idle_per_host", "proxy_ca_certificate", "proxy_excludes", "proxy_url",
+    "randomize_addresses", "read_timeout", "timeout", "user_agent",
+)  # fmt: skip
+_PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 _URL = re.compile(r"(?P<scheme>[A-Za-z0-9]+)://(?P<bucket>[^/?#]*)(?P<path>[^?#]*)(?P<rest>.*)", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -60,9 +78,12 @@ def open_bucket(url: str, *, conditional: bool = False, patience_s: float = _PAT
     if scheme == "file":
         bucket = FolderBucket(url, Path("/", path))
     elif scheme == "memory":
-        bucket = ObjectBucket(url, _memory(name), path)
+        bucket = ObjectBucket(url, _memory(name), _memory(name), path)
     else:
-        bucket = ObjectBucket(url, _store(url, patience_s), "")
+        connect = {"connect_timeout": _in_ms(min(patience_s, _CONNECT_S))}
+        short = connect | {"timeout": _in_ms(min(patience_s, _SHORT_S))}
+        long = connect | {"timeout": _in_ms(_LONG_S), "pool_max_idle_per_host": "0"}
+        bucket = ObjectBucket(url, _store(url, patience_s, short), _store(url, patience_s, long), "")
     if conditional:
         bucket.require_conditional_writes()
     return bucket
@@ -96,12 +117,24 @@ def _obstore(name: str = "obstore") -> Any:
         raise VecdbError(f"object storage needs {error.name}: pip install 'vecdb-engine[remote]'") from None
 
 
-def _store(url: str, patience_s: float) -> Any:
+def _store(url: str, patience_s: float, connections: dict[str, str]) -> Any:
+    """connections : what obstore is told of them where the environment says nothing."""
     stores = _obstore("obstore.store")
+    retries = {"retry_timeout": timedelta(seconds=patience_s)}
     try:
-        return stores.from_url(url, retry_config={"retry_timeout": timedelta(seconds=patience_s)})
+        return stores.from_url(url, retry_config=retries, client_options=connections | _environment_of(url))
     except (_obstore("obstore.exceptions").BaseError, ValueError) as error:
         raise InvalidArgument(f"{url!r} cannot be used: {_reason(error)}") from None
+
+
+def _environment_of(url: str) -> dict[str, str]:
+    prefix = _PREFIXES[url.partition("://")[0]]
+    said = {name: os.environ.get(prefix + name.upper()) for name in _OF_CONNECTIONS}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _in_ms(seconds: float) -> str:
+    return f"{max(1, round(1e3 * seconds))}ms"
 
 
 @cache
@@ -111,12 +144,14 @@ def _memory(name: str) -> Any:
 
 
 class ObjectBucket(Bucket):
-    """Objects below `prefix` of a store of obstore's, which may have one of its own."""
+    """Objects below `prefix` of a store of obstore's, which may have one of its own. long : the same store, for
+    requests of many bytes.
+    """
 
-    def __init__(self, url: str, store: Any, prefix: str) -> None:
+    def __init__(self, url: str, store: Any, long: Any, prefix: str) -> None:
         super().__init__(url)
         self._obstore, self._errors = _obstore(), _obstore("obstore.exceptions")
-        self._store = store
+        self._store, self._long = store, long
         self._before = f"{prefix}/" if prefix else ""
 
     def create(self, key: str, data: bytes) -> str:
@@ -132,8 +167,8 @@ class ObjectBucket(Bucket):
         self._put(key, data, "overwrite")
 
     def _put(self, key: str, data: bytes | memoryview, mode: Any) -> str:
-        path = self._path(key)
-        done = self._called(key, lambda: self._obstore.put(self._store, path, data, mode=mode, use_multipart=False))
+        path, store = self._path(key), self._store_for(len(data))
+        done = self._called(key, lambda: self._obstore.put(store, path, data, mode=mode, use_multipart=False))
         return str(done["e_tag"])
 
     def upload(self, key: str, fd: int, offset: int, length: int) -> None:
@@ -146,7 +181,7 @@ class ObjectBucket(Bucket):
         path = self._path(key)
         sizes = {"chunk_size": _WHOLE_BYTES, "max_concurrency": _PARTS_AT_ONCE}
         self._called(
-            key, lambda: self._obstore.put(self._store, path, parts_of(fd, offset, length), use_multipart=True, **sizes)
+            key, lambda: self._obstore.put(self._long, path, parts_of(fd, offset, length), use_multipart=True, **sizes)
         )
 
     def get_versioned(self, key: str) -> tuple[bytes, str] | None:
@@ -154,6 +189,8 @@ class ObjectBucket(Bucket):
 
         def get() -> tuple[bytes, str]:
             found = self._obstore.get(self._store, path)
+            if (store := self._store_for(int(found.meta["size"]))) is not self._store:
+                found = self._obstore.get(store, path)  # its bytes have not come yet
             return bytes(found.bytes()), str(found.meta["e_tag"])
 
         try:
@@ -162,11 +199,9 @@ class ObjectBucket(Bucket):
             return None
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
-        path = self._path(key)
+        path, store = self._path(key), self._store_for(length)
         try:
-            return self._called(
-                key, lambda: bytes(self._obstore.get_range(self._store, path, start=offset, length=length))
-            )
+            return self._called(key, lambda: bytes(self._obstore.get_range(store, path, start=offset, length=length)))
         except _NothingThere:
             return b""
 
@@ -199,7 +234,11 @@ class ObjectBucket(Bucket):
         paths = [self._path(key) for key in keys]
         for first in range(0, len(paths), _LISTED_AT_ONCE):
             some = paths[first : first + _LISTED_AT_ONCE]
-            self._called("", lambda some=some: self._obstore.delete(self._store, some))  # type: ignore[misc]
+            self._called("", lambda some=some: self._obstore.delete(self._long, some))  # type: ignore[misc]
+
+    def _store_for(self, size: int) -> Any:
+        """The one for a request or an answer of so many bytes."""
+        return self._store if size <= _SHORT_BYTES else self._long
 
     def _path(self, key: str) -> str:
         return self._before + check_key(key)

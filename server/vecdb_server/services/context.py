@@ -51,6 +51,9 @@ def is_large(message: Any) -> bool:
     return size_bytes > _SMALL_FILTER_BYTES
 
 
+REPLACED = "fenced: another writer has taken over this database, which is read here no more; ask that one, or a copy"
+
+
 class ServerContext:
     """The database and the threads that work on it."""
 
@@ -159,7 +162,11 @@ class ServerContext:
         self.place.names_changed()
 
     def _follow_names(self) -> None:
-        """Another process may have changed what names stand for."""
+        """Another process may have changed what names stand for. Raises Unavailable where another server has taken
+        over.
+        """
+        if self.place.is_replaced():
+            raise Unavailable(REPLACED)
         version = self.place.names_version()
         if version != self._names_version:
             self._names_version = version

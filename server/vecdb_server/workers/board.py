@@ -22,7 +22,7 @@ from typing import Any
 GONE, STARTING, LISTENING, SERVING, DRAINING = range(5)
 WRITER = 0  # the place of the writing process; workers follow
 GAUGES = ("kernels_queued", "kernels_running", "writers_queued", "writers_running", "long_operations")
-_NAMES, _METRICS_PORT, _WRITERS = range(3)
+_NAMES, _METRICS_PORT, _WRITERS, _REPLACED = range(4)
 _SERVER_WORDS = 8
 _PID, _STATE, _SINCE = range(3)
 _FIRST_GAUGE = 3
@@ -70,7 +70,16 @@ class Board:
 
     def next_writer(self) -> int:
         self.words[_WRITERS] += 1
+        self.words[_REPLACED] = 0
         return self.writers
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another process, of another server, writes this database by now. Written by the writer."""
+        return bool(self.words[_REPLACED])
+
+    def replaced(self) -> None:
+        self.words[_REPLACED] = 1
 
     # -- of each process -----------------------------------------------------------------------------
 

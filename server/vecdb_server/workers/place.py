@@ -84,6 +84,9 @@ class CrewPlace(Place):
         there = [place for place in range(board.processes) if board.state(place) != boards.GONE]
         return found + [{"pid": board.pid(place), "role": crew.role(place)} for place in there]
 
+    def is_replaced(self) -> bool:
+        return self.crew.board.is_replaced
+
     def listens(self, server: Any) -> None:
         self._server = server
         if server.metrics_port:
@@ -119,6 +122,9 @@ class WriterPlace(CrewPlace):
     def names_changed(self) -> None:
         self.crew.board.names_changed()
 
+    def replaced(self) -> None:
+        self.crew.board.replaced()
+
 
 class WorkerPlace(CrewPlace):
     role = "worker"
@@ -151,7 +157,7 @@ class WorkerPlace(CrewPlace):
         return self.crew.board.names_version if self.crew.writes else super().names_version()
 
     def is_whole(self) -> bool:
-        return not self.crew.writes or self.crew.board.state(WRITER) == SERVING
+        return not self.crew.writes or (self.crew.board.state(WRITER) == SERVING and super().is_whole())
 
     def drains(self) -> None:
         super().drains()

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vecdb import Unavailable
 from vecdb_server import app
 from vecdb_server.config import Config
 from vecdb_server.security.admission import Admission, AdmissionLimits
 from vecdb_server.security.auth import ANONYMOUS
 from vecdb_server.security.counters import NO_BOUND, Counters, LocalCounters
+from vecdb_server.services.context import ServerContext
 from vecdb_server.workers import board as boards
 from vecdb_server.workers import counters
 from vecdb_server.workers.board import Board
@@ -291,3 +293,19 @@ def test_each_process_knows_them_all(tmp_path: Path, writes: bool) -> None:
     wanted = [{"pid": pid, "role": roles[pid]} for pid in (1_000, *(2_000 + place for place in there))]
     assert WorkerPlace(crew, 1, 1.0).processes() == wanted
     assert WriterPlace(crew).processes() == wanted
+
+
+def test_workers_answer_no_more_once_the_writer_knows_that_it_was_replaced(tmp_path: Path) -> None:
+    crew = Crew(2, tmp_path, 1_000, writes=True)
+    writer, worker = WriterPlace(crew), WorkerPlace(crew, 1, 1.0)
+    crew.board.begin(boards.WRITER, 7)
+    writer.serves()
+    assert worker.is_whole() and not worker.is_replaced()
+    writer.replaced()
+    assert worker.is_replaced() and not worker.is_whole() and not writer.is_whole()
+    context = SimpleNamespace(place=worker, _names_version=worker.names_version(), _open={"docs": None}, _drops=0)
+    with pytest.raises(Unavailable, match="fenced"):
+        ServerContext._follow_names(context)  # type: ignore[arg-type]
+    crew.board.next_writer()
+    assert worker.is_whole()
+    ServerContext._follow_names(context)  # type: ignore[arg-type]

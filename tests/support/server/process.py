@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,33 @@ ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(ROOT), *(str(ROOT / name) for name in ("datasets", "bench", "server"))]),
     "VECDB_WORKERS": "1",  # one process, however many cores there are; tests of workers say how many
 }
+VECDB = (sys.executable, "-c", "from vecdb.cli import main; main()")
 
 
 class Process:
-    """A server that runs until it is told to end, or killed. options : of `vecdb serve`."""
+    """A server that runs until it is told to end, or killed. options : of `vecdb serve`.   prefix : words before its
+    own, of a program that becomes it.   environment : beside that of all.
+    before : Python that it runs first.
+    """
 
-    def __init__(self, path: Path, folder: Path, *options: str, listen: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self,
+        path: Path,
+        folder: Path,
+        *options: str,
+        listen: str = "127.0.0.1:0",
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        before: str = "",
+    ) -> None:
         self._log = folder / f"log-{len(list(folder.glob('log-*')))}"
         words = ["serve", "--path", str(path), "--listen", listen, *options]
         with open(self._log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from vecdb.cli import main; main()", *words],
+                [*prefix, *VECDB[:2], f"{before}\n{VECDB[2]}", *words],
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=ENVIRONMENT,
+                env=ENVIRONMENT | dict(environment or {}),
                 text=True,
             )
         self.said: list[str] = []

@@ -280,6 +280,10 @@ def sequence_in(operations: Iterable[Operation]) -> int:
     raise NotFound("a commit without a number")
 
 
+def _nobody_waits(reason: str | None) -> None:
+    """Nobody is told."""
+
+
 class Recorder:
     """Records the commits of one store, and hands them on in order. All is called on the thread that commits.
 
@@ -287,7 +291,7 @@ class Recorder:
     taken(sequence, commit) : after it; None where it could not be recorded.
     failed(sequence) : it was not made, after `ahead` had let it through.
     check : raises where nothing may be written any more.
-    wait_for_copies : see `TransactionLog`; on the caller's thread.
+    wait_for_copies, held_up : see `TransactionLog`; the former on the caller's thread.
     """
 
     def __init__(
@@ -305,6 +309,7 @@ class Recorder:
         self._ahead, self._taken, self._failed = ahead, taken, failed
         self._check = check
         self.wait_for_copies = wait_for_copies
+        self.held_up: Callable[[str | None], None] = _nobody_waits
 
     def recording(self, txn: Txn) -> Any:
         try:

@@ -9,7 +9,11 @@ they are let go, and once it is back the log goes on with a new epoch and a snap
 already, and writing them a second time to the same disk would make every commit dearer for the sake of a rare hour.
 
 A writer that finds another's object in the place of its next one has been replaced: it refuses every write from then
-on, and what it committed since stays in its directory.
+on, and every read but where copies may be of any age, and what it committed since stays in its directory. It looks
+there each `limits.log_look_s`, so that one that nobody writes to learns it, too.
+
+With "remote" a commit whose object may or may not lie there is neither made nor given up while the database is open:
+the store is asked until it tells, for which its callers do not wait (commit/committer.py).
 
 Threads: `taken` and `check` on the commit thread; `flush`, `close` and `facts` from any.
 """
@@ -66,16 +70,19 @@ class LogWriter:
         self._closing = False
         self._lost = False  # commits were let go: a new epoch is due
         self._stop = threading.Event()
-        self._fenced: str | None = None
+        self._leaving = threading.Event()  # the database is about to close
+        self._fenced: str | None = None  # why nothing may be written any more
+        self._replaced: str | None = None  # the same, where another has taken over
         self._ended = False
         self._trouble = ""
         self._next_at = 0.0
         self._objects: list[int] = []  # numbers of this epoch's objects, ascending
+        self._recorder: Recorder | None = None
         self._sequence, end, snapshot_due = self._begin(store, durable)
         self._end = end
         self.snapshots = SnapshotKeeper(bucket, path, store, self._database, self._reached)
         self.snapshots.begin(end, due=snapshot_due)
-        store.log = Recorder(
+        store.log = self._recorder = Recorder(
             path, store, self._ship_ahead, self._taken, self._not_made, self._check, self.wait_for_copies
         )
         self._thread = threading.Thread(target=self._run, name="vecdb-log", daemon=True)
@@ -105,6 +112,10 @@ class LogWriter:
         """Whether a copy can begin with one, and needs to look at few epochs then."""
         newest = SnapshotKeeper.newest(self.bucket)
         return newest is not None and newest >= end.complete_from and end.epochs < _EPOCHS_MAX
+
+    def _held_up(self, reason: str | None) -> None:
+        if self._recorder is not None:
+            self._recorder.held_up(reason)
 
     def _refuse_other(self, end: epochs.LogEnd, sequence: int, parted: bool) -> None:
         if end.database != self._database:
@@ -154,21 +165,35 @@ class LogWriter:
         if commit is None or not self.flush(limits.log_ahead_s):
             self._check()
             raise Unavailable(f"the log {self.bucket.url} is behind ({self._trouble or 'files'}); nothing was written")
-        ends, delay = time.monotonic() + limits.log_ahead_s, _RETRY_FIRST_S
+        try:
+            self._ship_until_known(sequence, commit)
+        finally:
+            self._held_up(None)
+
+    def _ship_until_known(self, sequence: int, commit: RecordedCommit) -> None:
+        ends, delay, told = time.monotonic() + limits.log_ahead_s, _RETRY_FIRST_S, False
         while True:
             try:
                 self._ship([commit])
+                self._trouble = ""
                 return
             except _Fenced as fenced:
-                self._refuse(str(fenced))
+                self._set_replaced(str(fenced))
+                raise Unavailable(str(fenced)) from None
             except (VecdbError, OSError) as error:
-                if time.monotonic() >= ends:
-                    self._refuse(
-                        f"commit {sequence} may or may not be in the log {self.bucket.url} ({error}); close the "
-                        "database and open it again, which tells"
-                    )
-            time.sleep(delay)
-            delay = min(2 * delay, _RETRY_LAST_S)
+                self._trouble = str(error)
+            where = f"commit {sequence} may or may not be in the log {self.bucket.url} ({self._trouble})"
+            late = time.monotonic() >= ends
+            if late and self._leaving.is_set():
+                self._refuse(f"{where}; open the database again, which tells")
+            if late and not told:
+                _log.warning("the log of %s: %s; it is asked until it tells", self._path, where)
+                self._held_up(f"the log does not answer: {where}, and is asked until it tells")
+                told = True
+            if not self._leaving.wait(delay):
+                delay = min(2 * delay, _RETRY_LAST_S)
+            elif not late:
+                time.sleep(_RETRY_FIRST_S)
 
     def _not_made(self, sequence: int) -> None:
         """A commit failed on this machine's disk."""
@@ -178,6 +203,11 @@ class LogWriter:
                     f"commit {sequence} is in the log {self.bucket.url} and failed here; close the database and open "
                     "it again, which completes it"
                 )
+
+    def _set_replaced(self, reason: str) -> None:
+        with self._changed:
+            self._fenced = self._replaced = reason
+            self._let_go()
 
     def _refuse(self, reason: str) -> None:
         with self._changed:
@@ -219,8 +249,17 @@ class LogWriter:
     def _shipped(self, sequence: int) -> bool:
         return self._end.sequence >= sequence
 
+    def fresh(self) -> None:
+        """Raise Unavailable where another has taken over, since what is read here is from the past."""
+        if self._replaced is not None and self._staleness_s is not None:
+            raise Unavailable(self._replaced)
+
+    def leave(self) -> None:
+        """The database is about to close: a commit that waits for the store waits no longer than its callers."""
+        self._leaving.set()
+
     def facts(self) -> dict[str, Any]:
-        """For `stats()`."""
+        """For `stats()`. replaced : whether another has taken over."""
         with self._changed:
             return {
                 "url": self.bucket.url,
@@ -228,6 +267,7 @@ class LogWriter:
                 "sequence": self._end.sequence,
                 "waiting": self._sequence - self._end.sequence,
                 "trouble": self._fenced or self._trouble or None,
+                "replaced": self._replaced is not None,
                 "snapshot": self.snapshots.newest_here,
             }
 
@@ -255,14 +295,14 @@ class LogWriter:
                     return
                 if self._lost:
                     self._repeat(self._begin_anew)
+                elif not commits and not self._closing:
+                    self._look()
                 elif not commits:
                     return
                 else:
                     self._repeat(lambda commits=commits: self._ship(commits))  # type: ignore[misc]
         except _Fenced as fenced:
-            with self._changed:
-                self._fenced = str(fenced)
-                self._let_go()
+            self._set_replaced(str(fenced))
             _log.error("the log of %s: %s", self._path, fenced)
         except _Stopped:
             pass
@@ -276,9 +316,12 @@ class LogWriter:
                 self._changed.notify_all()
 
     def _next_group(self) -> list[RecordedCommit]:
-        """Commits that share an object; none where all is shipped and the database closes, or some were let go."""
+        """Commits that share an object; none where all is shipped and the database closes, or some were let go, or
+        none came for `limits.log_look_s`.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing or self._lost)
+            if not self._changed.wait_for(lambda: self._waiting or self._closing or self._lost, limits.log_look_s):
+                return []
             while (rest := self._next_at - time.monotonic()) > 0 and not self._closing and not self._lost:
                 if self._waiting_bytes >= limits.log_object_bytes:
                     break
@@ -327,10 +370,29 @@ class LogWriter:
 
     def _create(self, key: str, data: bytes) -> None:
         if not epochs.create_own(self.bucket, key, data):
-            raise _Fenced(
-                f"fenced: another writer has taken over the log {self.bucket.url} after commit {self._end.sequence}. "
-                "This directory is written no more: copy from it what it alone has, then let it follow the log"
-            )
+            raise self._taken_over()
+
+    def _taken_over(self) -> _Fenced:
+        return _Fenced(
+            f"fenced: another writer has taken over the log {self.bucket.url} after commit {self._end.sequence}. "
+            "This directory is written no more, and read only with read_only: copy from it what it alone has, then let "
+            "it follow the log"
+        )
+
+    def _look(self) -> None:
+        """Nothing was written for a while. Raises _Fenced where another has taken over."""
+        end = self._end
+        try:
+            raw = self.bucket.get(end.next_key)
+            found = None if raw is None else entry.decode(raw, f"{self.bucket.url}: {end.next_key}")
+        except (VecdbError, OSError) as error:
+            self._trouble = str(error)
+            return
+        self._trouble = ""
+        if found is None:
+            return
+        if not isinstance(found, Commits) or found.writer != self._writer:  # its own may come just now, with "remote"
+            raise self._taken_over()
 
     def _ranges(self, commit: RecordedCommit) -> tuple[FileRange, ...]:
         return tuple(self._range(commit.sequence, number, one) for number, one in enumerate(commit.ranges))

@@ -137,10 +137,10 @@ class SnapshotKeeper:
         self._start_if_due()
 
     def wrote(self, position: Position, log_bytes: int) -> None:
-        """The log has grown."""
+        """The log has grown, by an object: to read one takes as long as to read some bytes of a snapshot."""
         with self._lock:
             self._epoch = position.epoch
-            self._log_bytes += log_bytes
+            self._log_bytes += max(log_bytes, limits.snapshot_log_bytes // limits.snapshot_log_objects)
         self._start_if_due()
 
     def uploaded(self, made: FileRange) -> None:

@@ -66,7 +66,13 @@ class WriteTxn(Protocol):
 
 
 class TransactionLog(Protocol):
-    """What records write transactions, so that copies of the database can repeat them."""
+    """What records write transactions, so that copies of the database can repeat them.
+
+    held_up : set by who commits. Told why a commit waits for the log longer than its callers should, and with None once
+        it does so no longer. On the thread that commits.
+    """
+
+    held_up: Callable[[str | None], None]
 
     def recording(self, txn: Txn) -> Txn:
         """The same transaction, of which it is noted what it changes. Raises VecdbError where nothing may be written
