@@ -94,9 +94,9 @@ saved_build_rows_min = 65_536  # clustering more than these is worth files that 
 leaf_rows_min = 4
 leaf_rows_max = 65_536
 
-# -- the sealed part and the tail (architecture: every index is a sealed part and a tail) --------
-flat_rows_max = 4_096  # below this `index=None` stays an exact scan
-seal_rows_min = 16_384  # a new sealed generation once the tail passes max(this, rows / 8)
+# -- the structure and the tail (architecture: every index is a structure and a tail) ------------
+flat_rows_max = 4_096  # with fewer rows nothing is indexed, and searches scan
+seal_rows_min = 16_384  # the index is sealed again once max(this, an eighth of the sealed rows) have come since
 index_step_rows = 1_024  # rows that an index takes at once are whole multiples of this, cut by row number
 tail_rows_max = 32_768  # beside searches, writers wait while more rows than this are unindexed
 tail_rows_bulk_max = 1 << 20  # the same while nobody searches: a bulk load need not wait for the graph

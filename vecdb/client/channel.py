@@ -2,8 +2,8 @@
 
 A call that ends with UNAVAILABLE, or with CANCELLED (a call that the server had not read when it ended), is repeated
 until its time is up if it is a read or a write (retry.py). Each write carries a request_id and so is done once however
-often it arrives. What is not repeated: calls that create or drop, long operations, and streams that write
-(bulk_ingest.py resumes those). gRPC repeats nothing by itself.
+often it arrives. What is not repeated: calls that create, drop, rename or name collections, long operations, and
+streams that write (bulk_ingest.py resumes those). gRPC repeats nothing by itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _READS = (
 _WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "DropTenant", "ClearCollection")
 _CHANGES = (
     "CreateCollection", "DropCollection", "RenameCollection", "SetAlias", "DropAlias", "Ingest", "SetMetadata",
-)  # fmt: skip  # as long as a write, but not repeated by gRPC
+)  # fmt: skip  # as long as a write, but not repeated
 _LONG = ("Evaluate", "Tune")  # whatever `timeout` is
 READS = frozenset((_GREETING, *_READS, "List"))  # change nothing: a copy answers them as well as the writer
 REPEATED = frozenset((*_READS, *_WRITES, "List"))

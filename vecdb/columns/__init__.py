@@ -1,1 +1,1 @@
-"""Columns of fields: derived from records, row by row, so that a filter is answered by arrays. No file, no record."""
+"""Columns of fields: derived from records, row by row, so that a filter is answered by arrays."""

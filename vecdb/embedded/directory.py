@@ -5,6 +5,7 @@ DB/  LOCK             flock by the writing process; holds its pid. Made once, re
      NEW              there while the database is being made: nothing in it counts yet
      manifest.json    format (manifest.py); with it the database exists
      COMMITTED        number of the newest commit (commit_mark.py)
+     LOG, FOLLOWS     who writes the log; this is a copy that follows one (replication/log/applying.py)
      lmdb/            the committed state (store.py, keys.py)
      collections/<uid>/   row files and sealed indexes
 

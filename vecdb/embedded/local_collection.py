@@ -291,16 +291,18 @@ class LocalCollection:
     def tune(
         self, queries: NDArray[np.float32], limit: int, recall: float, node: Node | None = None
     ) -> list[dict[str, float]]:
-        if node is not None:
-            snapshot, allowed = self.searcher.rows_for((), node)
-            return tune(snapshot, queries, limit, recall, with_vectors(snapshot, allowed))[0]
-        self.writes.require_writer()
-        with self.jobs.lock, self.jobs.rebuild_on_corruption():
-            snapshot = self.state.current()
-            curve, changes = tune(snapshot, queries, limit, recall)
-            self._patch(snapshot.generation.number, changes)
-            return curve
-        return []
+        if node is None:
+            self.writes.require_writer()
+            with self.jobs.lock, self.jobs.rebuild_on_corruption():
+                snapshot = self.state.current()
+                curve, changes = tune(snapshot, queries, limit, recall)
+                self._patch(snapshot.generation.number, changes)
+                return curve
+        else:
+            with self.jobs.rebuild_on_corruption():
+                snapshot, allowed = self.searcher.rows_for((), node)
+                return tune(snapshot, queries, limit, recall, with_vectors(snapshot, allowed))[0]
+        return []  # the index is damaged, and nothing is measured of it
 
     def check(self) -> list[str]:
         self.state.current()

@@ -1,1 +1,1 @@
-"""Import from other libraries: their file formats, read into collections."""
+"""Other software: adaptors for frameworks, MCP, the console in a browser, and files of other libraries."""

@@ -1,8 +1,8 @@
 """What is done to one collection's index and files behind its users, each step a method, and when each is due.
 
-    index_tail       tail rows -> graph          repair   deleted rows out of the graph
+    index_tail       tail rows -> structure      repair   deleted rows out of the structure
     grow_companion   what searches have asked for beside the index
-    rebuild          the index built anew        seal     graph -> immutable file
+    rebuild          the index built anew        seal     structure -> immutable file
     learn            recall of searches measured, and with it how wide they are
     vacuum           deleted rows out of every file (vacuum.py)
 

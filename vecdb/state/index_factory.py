@@ -6,7 +6,8 @@
 
 Another kind needs an entry in `_KINDS`, a package of its own in index/, its configuration in schema.py, and what
 callers may say of it (validate/arguments.py, wire/messages.py, the CLI's options). All other code uses a fact of
-`IndexKind`, or an attribute of `Index`, and not the name of a kind.
+`IndexKind`, or an attribute of `Index`, and not the name of a kind; but who has no index at hand asks for a kind by
+name (cluster/cluster_collection.py, shards/sizing.py, integrations/console/).
 """
 
 from __future__ import annotations

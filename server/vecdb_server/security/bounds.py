@@ -3,7 +3,7 @@
     bytes -> length -> number of elements -> parser -> message
              over a bound: TooLarge stands for the message, and the call ends with LIMIT_EXCEEDED
 
-`BOUNDS` has a row for every rpc; an rpc without one is not served. gRPC itself takes no message over
+`BOUNDS` has a row for every rpc; with an rpc that has none the server does not start. gRPC itself takes no message over
 `message_bytes_max`, which it sees before it reads it, and no compressed one. Rpcs that are open to all are answered to
 callers without a token without reading their message (open_calls.py).
 """

@@ -1,4 +1,5 @@
-"""What the writer hears of searches: now and then one that a worker has answered is asked of it again, in vain.
+"""What the writer hears of searches: now and then one that a worker has answered is asked of it again. Its answer is
+thrown away.
 
 Searches tell a writing process two things, which it would not know otherwise: that somebody searches, so that rows are
 taken into the index before they are many (limits.tail_rows_max), and how queries look, on which it learns how wide

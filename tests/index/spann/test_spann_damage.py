@@ -275,7 +275,7 @@ def test_a_damaged_extent_gives_exact_answers_at_once_and_is_built_anew_by_optim
         assert len(list(db["docs"]._backend.state.folder.iterdir())) == 3, "the damaged file is gone"
 
 
-@pytest.mark.parametrize("step", ["optimize", "vacuum", "reindex", "index_tail", "repair", "seal"])
+@pytest.mark.parametrize("step", ["optimize", "vacuum", "reindex", "index_tail", "repair", "seal", "tune"])
 def test_every_step_of_care_that_meets_damage_ends_with_a_sound_index(tmp_path: Path, step: str) -> None:
     damaged(tmp_path / "db", KINDS["disk"])
     queries = clustered(20, seed=2)
@@ -291,6 +291,7 @@ def test_every_step_of_care_that_meets_damage_ends_with_a_sound_index(tmp_path: 
             "index_tail": lambda: jobs.index_tail(2, all_rows=True),
             "repair": lambda: jobs.repair(2),
             "seal": lambda: jobs.seal(2),
+            "tune": lambda: docs.tune(queries, filter="not odd = true"),
         }
         steps[step]()
         sound(docs.search(queries, 10), set(range(200, 1_700)), 10)

@@ -24,6 +24,7 @@ from vecdb.index.row_set import EVERY_ROW_BITMAP, EVERY_ROW_LIST, RowSet
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import BOUND_DIM_MIN, OF_BITS
 from vecdb.kernels.primitives.float_products import COLUMNS
+from vecdb.kernels.primitives.topk import distances_of
 from vecdb.kernels.search import exact_scan
 from vecdb.schema import Visibility
 from vecdb.storage.disk.row_file import RowArrays
@@ -160,7 +161,5 @@ def _within(keys: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.flo
     fewer are known.
     """
     keep = keys.shape[1] - 1
-    bits = (keys[:, keep - 1] >> 32).astype(np.int32)  # as topk.py orders them
-    worst = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).view(np.float32)
-    beyond = np.nextafter(worst, np.float32(np.inf)).astype(np.float64)
+    beyond = np.nextafter(distances_of(keys[:, keep - 1]), np.float32(np.inf)).astype(np.float64)
     return np.where(sizes == keep, beyond, np.inf)

@@ -9,6 +9,7 @@ the upper half.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecdb.kernels.compile import inlined, part
 from vecdb.kernels.primitives.float_bits import bits_float, float_bits
@@ -40,6 +41,13 @@ def distance_of(key):
     if bits < 0:
         bits ^= np.int32(0x7FFFFFFF)
     return bits_float(bits)
+
+
+def distances_of(keys: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The float32 distance inside each `key_of` of an array."""
+    bits = (keys >> 32).astype(np.int32)
+    distances: NDArray[np.float32] = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).view(np.float32)
+    return distances
 
 
 @inlined()

@@ -1,4 +1,5 @@
-"""Exact scan of full vectors: the oracle, the tail of a young collection, the fallback.
+"""Exact scan of full vectors: it answers for young collections, for tails, and where an index is damaged; tests compare
+with it.
 
 A row is read once, and compared by a bound on its distance first, which float32 arithmetic gives as fast as memory is
 read; only where that is within the limit-th distance so far is the distance itself computed.

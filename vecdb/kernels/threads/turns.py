@@ -1,4 +1,4 @@
-"""Whose turn it is: kernels of many threads return to Python one after the other.
+"""Turns: kernels of many threads return to Python one after the other.
 
     Python ---kernel begins---> work -> wait for the turn ---kernel ends---> Python
 

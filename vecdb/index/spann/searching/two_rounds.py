@@ -34,7 +34,7 @@ from vecdb.index.spann.searching.list_search import (
 )
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives.distance import COSINE
-from vecdb.kernels.primitives.topk import ROW_OF_KEY
+from vecdb.kernels.primitives.topk import ROW_OF_KEY, distances_of
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.kernels.search import exact_scan, list_rerank
 from vecdb.kernels.search.list_probe import ListWork
@@ -102,7 +102,7 @@ class NamingSearch(ListSearch):
         if len(self.view.outlier_rows):  # which are scored, and named once
             real &= ~np.isin(rows, self.view.outlier_rows)
         found.rows[:, :width] = np.where(real, rows, -1)
-        found.distances[:, :width] = np.where(real, scale * _distances_of(keys), np.float32(np.inf))
+        found.distances[:, :width] = np.where(real, scale * distances_of(keys), np.float32(np.inf))
         found.margins[:, :width] = np.where(real, scale * margins, np.float32(0.0))
         found.counts[:] = real.sum(axis=1)
 
@@ -115,13 +115,6 @@ class NamingSearch(ListSearch):
         for values in (found.rows, found.distances, found.margins):
             values[:] = np.take_along_axis(values, order, axis=1)
         found.counts[:] += exact.counts
-
-
-def _distances_of(keys: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The float32 inside each `topk.key_of`."""
-    bits = (keys >> 32).astype(np.int32)
-    distances: NDArray[np.float32] = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).view(np.float32)
-    return distances
 
 
 class RowScoring:
