@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -45,6 +46,7 @@ _log = logging.getLogger("vecdb")
 _REPAIR_SHARE = 0.02  # dead rows in the graph, as a share of its rows, that are worth a repair
 _REPAIR_ROWS_MIN = 1_024
 _REBUILD_SHARE = 0.2  # rows repaired away since the graph was built, as a share of those in it: past it build anew
+_REST_SHARE, _REST_S_MAX = 3.0, 0.25  # of the time that a part of long work took; a close waits no longer
 _SEAL_AT_CLOSE_ROWS = 1_024  # fewer rows than this are indexed again at the next open
 
 
@@ -130,6 +132,23 @@ class CollectionMaintenance:
         if self.is_ending():
             raise Unavailable(f"collection {self.state.entry.name!r} is being closed; the work was given up")
 
+    def _resting(self) -> Callable[[], None]:
+        """`_check_open`, for long work that nobody waits for: while there are searches it rests three times as long as
+        its last part took. Two cores of a cloud machine are often one, on which a kernel beside them takes as much of
+        it as they do. A long tail is indexed once this is done, so nothing rests then.
+        """
+        began = time.monotonic()
+
+        def check() -> None:
+            nonlocal began
+            self._check_open()
+            if self.writes.is_searched() and not self._tail_is_long():
+                time.sleep(min(_REST_S_MAX, _REST_SHARE * (time.monotonic() - began)))
+                self._check_open()
+            began = time.monotonic()
+
+        return check
+
     def learning_is_due(self) -> bool:
         """Once the tail is short, while nobody loads in bulk."""
         return self._wants_to_learn() and not self.writes.is_loading()
@@ -205,8 +224,10 @@ class CollectionMaintenance:
                 self.unlinked_rows = self._unlinked() + index.remove(snapshot.visibility.sequence, threads)
                 self.repaired_sequence, self.repaired_dead = snapshot.visibility.sequence, self._dead_rows()
 
-    def learn(self, threads: int, *, time_scans: bool = False) -> None:
-        """Measure the recall of searches, and commit how wide they are from now on. time_scans : see `learn_recall`."""
+    def learn(self, threads: int, *, time_scans: bool = False, rests: bool = False) -> None:
+        """Measure the recall of searches, and commit how wide they are from now on. time_scans : see `learn_recall`.
+        rests : give searches the machine back after each part of it.
+        """
         with self.lock, self.rebuild_on_corruption():
             snapshot = self.state.current()
             self._not_learned = snapshot.generation.index.indexed_rows  # until it is done: what fails is not repeated
@@ -214,7 +235,7 @@ class CollectionMaintenance:
             asked, searcher = self.searcher.asked.take(), self.searcher
             changes = learn_recall(
                 snapshot, self.state.entry.metric, searcher.search_snapshot, searcher.preparation.costs, asked, threads,
-                self._check_open, time_scans=time_scans,
+                self._resting() if rests else self._check_open, time_scans=time_scans,
             )  # fmt: skip
             if not changes:
                 return

@@ -112,7 +112,7 @@ class MaintenanceScheduler:
                 jobs.columns.seal()
         with jobs.lock:
             if not self._closing and jobs.learning_is_due():
-                jobs.learn(width)
+                jobs.learn(width, rests=True)
 
     def _tell_once(self, text: str) -> None:
         """Log a line, unless the line before said the same: a disk stays full for long."""

@@ -3,7 +3,7 @@
     exact scan   asked for; nothing is indexed; no width was measured to reach the recall; or the graph would have to
                  visit about as much as a scan does
     graph        otherwise, with the first of these that is known: the caller's ef, the ef that reaches the caller's
-                 recall, the ef that `tune` chose, the index's own
+                 recall, the ef that was learned or that `tune` chose, the index's own
     lists        the same with nprobe in the place of ef
     tree         the same for a clustering tree, whose index itself handles a tenant of any size. A tenant with much of
                  many rows is the exception: it is searched through a graph beside the tree
