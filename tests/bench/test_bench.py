@@ -21,6 +21,7 @@ from vecdb_bench.calls.threads import threads
 from vecdb_bench.child_process import SharedEngine, SharedProcess
 from vecdb_bench.coldstart import coldstart
 from vecdb_bench.engines import engine_process
+from vecdb_bench.figures import kept
 from vecdb_bench.ingest import ingest
 from vecdb_bench.reporting import machine, recall_curves, results
 from vecdb_bench.tenants import lineup
@@ -124,6 +125,9 @@ def test_ingest_counts_what_was_acknowledged(tmp_path: Path) -> None:
     assert found["singles"][0]["rows_per_commit"] >= 1
     assert found["batches"][0]["rows_per_second"] > 0
     assert not list(tmp_path.iterdir())
+    shown = kept.of_result(found, "vecdb bench ingest", "c0").rows
+    assert [len(shown[name]) for name in ("singles", "batches", "sustained")] == [1, 1, 1]
+    assert shown["sustained"][0]["rows_per_second_with_graph"] > 0, "what README's sentence is made of"
 
 
 def test_interference_reports_idle_and_busy(tmp_path: Path) -> None:

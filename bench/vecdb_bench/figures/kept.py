@@ -154,6 +154,11 @@ def _of_filters(result: Mapping[str, Any]) -> dict[str, Rows]:
     return {"points": result["peers"]["points"], "failed": failed, "answers": answers}
 
 
+def _of_ingest(result: Mapping[str, Any]) -> dict[str, Rows]:
+    best = {name: max(result[name], key=lambda one: one["rows_per_second"]) for name in ("singles", "batches")}
+    return {name: [one] for name, one in (best | {"sustained": result["sustained"]}).items()}
+
+
 def _versions(result: Mapping[str, Any]) -> dict[str, str]:
     """Of peers that run under interpreters of their own."""
     builds: Mapping[str, Any] = result.get("builds", {})
@@ -165,7 +170,7 @@ def _tables(result: Mapping[str, Any]) -> dict[str, Rows]:
 
 
 _ROWS: dict[str, Callable[[Mapping[str, Any]], dict[str, Rows]]] = {
-    "run": _of_run, "disk": _of_disk, "tenants": _of_tenants, "filters": _of_filters,
+    "run": _of_run, "disk": _of_disk, "tenants": _of_tenants, "filters": _of_filters, "ingest": _of_ingest,
 }  # fmt: skip
 
 

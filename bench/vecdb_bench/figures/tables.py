@@ -228,10 +228,11 @@ def writes(results: Results) -> str:
     seconds = {row["step"]: row["best"] for row in next(iter(start.rows.values()))}
     text = (
         f"Durable batches of {ingest.plan['batch_rows']:,} x {ingest.plan['dim']} float32 are acknowledged at "
-        f"{_count(batches['rows_per_second'])} rows a second ({_count(sustained['rows_per_second'])} with the graph "
-        f"keeping up); single upserts from {ingest.plan['threads']} threads at {_count(singles['rows_per_second'])} a "
-        f"second, {_count(singles['rows_per_commit'])} to a commit. A search's p99 beside a thread that upserts "
-        f"batches is {_times(ratios[0])} to {_times(ratios[-1])} times its idle p99. `import vecdb` takes "
+        f"{_count(batches['rows_per_second'])} rows a second ({_count(sustained['rows_per_second_with_graph'])} with "
+        f"the graph keeping up); single upserts from {ingest.plan['threads']} threads at "
+        f"{_count(singles['rows_per_second'])} a second, {_count(singles['rows_per_commit'])} to a commit. "
+        f"A search's p99 beside a thread that upserts batches is {_times(ratios[0])} to {_times(ratios[-1])} "
+        f"times its idle p99. `import vecdb` takes "
         f"{seconds['import vecdb'] - seconds['interpreter alone']:.2f} s, the first search on an empty kernel cache "
         f"{seconds['open and search, empty cache']:.0f} s, in the next process "
         f"{seconds['open and search, next process']:.1f} s."
