@@ -49,6 +49,7 @@ components_max = 1_024
 neighbours_max = 65_536  # users that smooth one
 
 hit_fields_cache_bytes = 8 << 20  # fields of records found often, kept for one collection
+tie_share = 1e-6  # distances that differ by no greater share are equal: what float32 and the order of a sum leave
 
 # -- a filter ----------------------------------------------------------------------------------
 filter_text_max = 1 << 25  # characters of a string filter

@@ -9,12 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb import limits
 from vecdb.api.hits import Hits
 from vecdb.errors import Unavailable
 from vecdb.schema import SearchParams
 from vecdb.validate import IdBatch
-
-_TIE = 1e-6  # distances this close, relatively, are the same: as query/recall.py has it
 
 
 class Search(Protocol):
@@ -77,7 +76,7 @@ def _recall(found: Hits, exact: Hits) -> float:
     if not len(exact.ids):
         return 1.0
     last = float(exact.distances[-1])
-    near = found.distances <= last + _TIE * abs(last)
+    near = found.distances <= last + limits.tie_share * abs(last)
     true = set(_named(exact))
     hit = np.array([one in true for one in _named(found)], bool) | near
     return min(1.0, float(hit.sum()) / len(exact.ids))

@@ -223,13 +223,9 @@ class Committer:
             try:
                 self._commit(jobs)
             finally:
-                self._release(self._running)
+                _release(self._running)
                 self._running = []  # while it waits it keeps nothing of the last group alive, which may be 256 MiB
             del jobs
-
-    def _release(self, jobs: list[_QueuedRequest]) -> None:
-        for job in jobs:
-            job.done.release()
 
     def _set_held_up(self, reason: str | None) -> None:
         """Within a commit: it waits for the log for long, or (None) no longer. Who writes records may be told so and
@@ -247,7 +243,7 @@ class Committer:
         for job in leaving:
             job.error = Unavailable(f"{reason}; it may or may not come to that: repeat it, best with a request_id")
         _fail(waiting, Unavailable(f"{reason}; nothing of this was written"))
-        self._release(leaving + waiting)
+        _release(leaving + waiting)
 
     def _take(self) -> list[_QueuedRequest]:
         """The next group: what has queued up, within the bounds of a group. Empty means: stop."""
@@ -350,3 +346,8 @@ def _fail(jobs: list[_QueuedRequest], error: BaseException) -> None:
     for job in jobs:
         if job.error is None:
             job.error = error
+
+
+def _release(jobs: list[_QueuedRequest]) -> None:
+    for job in jobs:
+        job.done.release()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import Unavailable
 from vecdb.index.contract import Candidates, Neighbors
+from vecdb.kernels.primitives.float_products import COLUMNS
 from vecdb.query.planner import Plan
 
 _FIRST_QUERIES = 8
@@ -26,7 +27,7 @@ _QUIET_PRODUCTS = 1 << 28  # of two numbers, in the first chunk of an exact scan
 _GROWTH_MAX, _QUIET_GROWTH_MAX = 4.0, 16.0
 # An exact scan compares so many queries at once, at the cost of a third of them one by one (index/exact/scan.py): they
 # are not separated where that takes a fifth of a second at most.
-_TOGETHER, _TOGETHER_PRODUCTS = 64, 1 << 33
+_TOGETHER, _TOGETHER_PRODUCTS = COLUMNS, 1 << 33
 
 Search = Callable[[NDArray[np.float32]], tuple[Neighbors, Plan]]
 

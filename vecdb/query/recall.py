@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb import limits
 from vecdb.errors import Unavailable
 from vecdb.filters.tree import Node
 from vecdb.index.contract import Neighbors
@@ -20,8 +21,6 @@ from vecdb.query.filtering import with_vectors
 from vecdb.query.searcher import Searcher
 from vecdb.schema import SearchParams
 from vecdb.validate import IdBatch
-
-_TIE = 1e-6  # distances this close, relatively, are the same; of 1e-5, far from the origin, differences were lost
 
 
 def recall_of(found: Neighbors, truth: Neighbors, limit: int) -> NDArray[np.float64]:
@@ -32,7 +31,7 @@ def recall_of(found: Neighbors, truth: Neighbors, limit: int) -> NDArray[np.floa
             continue
         last = float(truth.distances[q, count - 1])
         got = found.rows[q, : min(limit, int(found.counts[q]))]
-        near = found.distances[q, : len(got)] <= last + _TIE * abs(last)
+        near = found.distances[q, : len(got)] <= last + limits.tie_share * abs(last)
         hit = np.isin(got, truth.rows[q, :count]) | near
         out[q] = min(1.0, hit.sum() / count)
     return out

@@ -32,10 +32,10 @@ Takeover = Annotated[
     float, typer.Option("--takeover-s", min=0.0, help="A writer gone so long is replaced by a copy; 0: never.")
 ]
 Config = Annotated[Path | None, typer.Option(help="TOML file with settings of `vecdb serve`, for every server.")]
-_WATCH_S = 1.0  # between two looks at servers that run
 Durability = Annotated[
     str, typer.Option(help="Of the writers: full, or remote: what is acknowledged is in the bucket.")
 ]
+_WATCH_S = 1.0  # between two looks at servers that run
 
 
 def up(

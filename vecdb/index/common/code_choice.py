@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb import limits
 from vecdb.index.common import sq8_training
 from vecdb.index.common.quantizer import (
     BITS,
@@ -55,8 +56,7 @@ _FLAT_SAMPLE = 1_024  # rows looked at
 _QUERIES = 64
 _NEAREST, _BY_CODE = 10, 20
 _BLOCK_ROWS = 2_048  # encoded, and compared with all queries, while they are in a cache
-_TIE = 1e-6  # distances that differ by less than this share are equal: what float32 and the order of a sum leave
-_NOTHING = 1e-13  # the same under cosine, of which 1 is taken off
+_NOTHING = 1e-13  # distances that differ by less are equal under cosine, of which 1 is taken off
 _NAMES = {SQ8: "8 bit", ROTATED8: "8 bit rotated", ROTATED16: "16 bit rotated", FLOAT32: "float32", BITS: "bits"}
 _SEED = 1  # of the rotation
 _NO_BIAS = np.empty(0, np.int32)
@@ -213,7 +213,7 @@ class Measure:
             looked_at.append(np.union1d(by_code[i], nearest[np.isin(nearest, far)]))
         near = np.repeat(np.arange(len(looked_at)), [len(rows) for rows in looked_at])
         distances = true.of(near, np.concatenate([*looked_at, np.empty(0, np.int64)]))
-        as_near = distances <= (worst + _TIE * np.abs(worst) + _NOTHING)[near]
+        as_near = distances <= (worst + limits.tie_share * np.abs(worst) + _NOTHING)[near]
         found = int(np.minimum(np.bincount(near[as_near], minlength=len(counts)), counts).sum())
         wanted = int(counts.sum())
         share = found / wanted if wanted else 1.0
