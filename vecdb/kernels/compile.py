@@ -34,5 +34,7 @@ def entry_of(function: Any, *arguments: Any) -> Callable[..., Any]:
     call costs. It is to be called with arguments of the same types, positional; of arrays it looks at dtype and
     dimensions, not at whether they may be written.
     """
-    entry: Callable[..., Any] = function.compile(tuple(function.typeof_pyval(one) for one in arguments))
+    types = tuple(function.typeof_pyval(one) for one in arguments)
+    known = function.overloads.get(types)  # `compile` would wait for what another thread compiles
+    entry: Callable[..., Any] = function.compile(types) if known is None else known.entry_point
     return entry

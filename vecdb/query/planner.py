@@ -75,7 +75,7 @@ class PlannerCosts:
     graph_rows: int = 12_000
     graph_power: float = 0.6
     graph_live_min: int = 65_536
-    tree_nprobe: int = 64
+    tree_nprobe: int = 128
     lists_nprobe: int = 128
     unmeasured_rows: int = 16_384
 

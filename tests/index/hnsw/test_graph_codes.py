@@ -220,6 +220,44 @@ def test_rows_beyond_the_range_are_found_from_their_commit_on() -> None:
         assert recall(index, rows, awkward.near(vectors, 30)) >= 0.97
 
 
+def near_two_clumps(rng: np.random.Generator, count: int) -> tuple[Any, Any]:
+    """Rows beyond the codes, whose clipped codes lie nearer to the queries than the queries' neighbours do."""
+    direction = np.ones(DIM)
+    far = 14 * direction + rng.standard_normal((count, DIM))
+    return far.astype(np.float32), (3 * direction + 0.3 * rng.standard_normal((60, DIM))).astype(np.float32)
+
+
+@pytest.mark.parametrize("where", ["tail", "graph"])
+def test_rows_beyond_the_codes_hide_nothing_that_is_nearer(where: str) -> None:
+    rng = np.random.default_rng(3)
+    rows = MemoryRows(rng.standard_normal((N, DIM)).astype(np.float32), capacity=2 * N)
+    index = grown(rows, "l2")
+    far, queries = near_two_clumps(rng, 150)
+    rows.append(far)
+    if where == "graph":
+        add_all(index, rows)
+    else:
+        index.publish_rows(rows.row_count)
+    assert index.stats()["codes"] == "8 bit" and index.check() == []
+    assert recall(index, rows, queries) >= 0.9
+    assert recall(index, rows, far[:50] + np.float32(0.1)) == 1.0, "and are found themselves"
+    index.close()
+
+
+def test_the_bias_of_a_clipped_code_in_a_file_from_before_is_put_right(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows = MemoryRows(np.concatenate([rng.standard_normal((N, DIM)), near_two_clumps(rng, 20)[0]]).astype(np.float32))
+    index = grown(rows, "l2")
+    view = index._view
+    assert view is not None
+    far = view.graph.far[view.graph.far >= N]
+    view.graph.bias[far] = ((view.graph.codes[far, :DIM].astype(np.int32) - 128) ** 2).sum(axis=1)
+    assert index.check() != []
+    index.seal(tmp_path / "graph")
+    again = HnswIndex.open(tmp_path / "graph", CONFIG, "l2", rows)
+    assert again.check() == []
+
+
 def test_searches_stay_right_while_the_format_changes() -> None:
     """The publisher encodes new rows, and two searches run, while maintenance encodes all of them in another format."""
     vectors = awkward.shape("gauss", 3_000, DIM)

@@ -103,7 +103,7 @@ def is_due(
 def _is_outgrown(quantiser: ScalarQuantizer, far: NDArray[np.int32], stop: int) -> bool:
     """Whether the quantizer was made from too few of the rows that there are now."""
     growth = stop / quantiser.trained_rows
-    return growth >= TRAIN_GROWTH or (growth >= DRIFT_GROWTH and sq8_training.too_far(far, stop))
+    return growth >= TRAIN_GROWTH or (growth >= DRIFT_GROWTH and sq8_training.too_many_far(len(far), stop))
 
 
 def _flat_share(codes: NDArray[np.uint8]) -> float:
@@ -217,7 +217,7 @@ class Measure:
         found = int(np.minimum(np.bincount(near[as_near], minlength=len(counts)), counts).sum())
         wanted = int(counts.sum())
         share = found / wanted if wanted else 1.0
-        return share, share >= RECALL_MIN and not sq8_training.too_far(far, self._stop)
+        return share, share >= RECALL_MIN and not sq8_training.too_many_far(len(far), self._stop)
 
     def _scan(self, quantiser: ScalarQuantizer) -> tuple[list[NDArray[np.int64]], NDArray[np.int32]]:
         """(rows of the nearest codes of each query, far rows)."""

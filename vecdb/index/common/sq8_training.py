@@ -39,9 +39,9 @@ def needs_bias(arrays: RowArrays, metric: int, row_count: int) -> bool:
     return lengths_vary(sample(arrays, row_count))
 
 
-def too_far(far: NDArray[np.integer], rows: int) -> bool:
+def too_many_far(far: int, rows: int) -> bool:
     """Whether so many of `rows` rows are beyond the codes that it is worth training them again."""
-    return len(far) > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * rows)
+    return far > max(_FAR_ROWS_MAX, _FAR_SHARE_MAX * rows)
 
 
 def train(arrays: RowArrays, metric: int, row_count: int) -> ScalarQuantizer:

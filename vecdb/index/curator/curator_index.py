@@ -36,10 +36,11 @@ from vecdb import limits, schema
 from vecdb.index.clustering import partition
 from vecdb.index.clustering.assignment import assign_to_heads, comparisons_per_row
 from vecdb.index.clustering.cluster_tree import comparisons, grow_tree
-from vecdb.index.common import sealed_file, sq8_training
+from vecdb.index.common import code_choice, sealed_file, sq8_training
 from vecdb.index.common.batching import as_float32_queries
 from vecdb.index.common.memory import grown
 from vecdb.index.common.progress import WeightedProgress
+from vecdb.index.common.quantizer import ScalarQuantizer
 from vecdb.index.common.sampling import spaced_rows
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import HasCompanionGraph, Index, Neighbors, Progress, RowSource, SealedFile
@@ -50,9 +51,10 @@ from vecdb.index.curator.one_bit_filter import trained_filter
 from vecdb.index.curator.tree_file import CuratorState
 from vecdb.index.curator.tree_order import CodeArrays, TreeOrderedCodes, identity, ordered, reserve_lines, split_leaves
 from vecdb.index.curator.tree_search import TreeScratch, TreeSearch, TreeView
+from vecdb.index.curator.tree_space import RowsInSpace
 from vecdb.index.exact.scan import scan_exactly
 from vecdb.index.row_set import RowSet
-from vecdb.kernels.primitives.distance import L2, METRIC_CODES
+from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.search.tree_search import PANEL_SHARE, TreeWork
 from vecdb.schema import SearchParams, Visibility
 
@@ -166,53 +168,86 @@ class CuratorIndex(Index, HasCompanionGraph):
             order = self._merged(view.order, stop, threads)
         if view is not None and len(view.order.panels) and order.can_have_panels:
             order = order.with_panels()
+        self._load_search(order)
         with self._lock:
             coded, self._coded = max(self._coded, self._published), stop
             self._publish(self._with_codes(order, max(stop, coded)))
 
+    def _load_search(self, order: TreeOrderedCodes) -> None:
+        """Search once where the codes are of another format: its kernel takes seconds to compile, and no user's search
+        is to wait for it.
+        """
+        old, quantiser = self._view, order.quantiser
+        if old is not None and old.order.quantiser.code_format == quantiser.code_format:
+            return
+        view, nothing = TreeView(order, self._rows.arrays, self._metric), Visibility(0, 0, 0)
+        query = np.array(view.arrays.vectors[:1], np.float32)
+        self._searching(view, 1, nothing, SearchParams(), None)(query)
+
     def _is_outgrown(self, order: TreeOrderedCodes, stop: int) -> bool:
         if stop >= _GROWTH * self._built_rows:
             return True
-        too_far = sq8_training.too_far(order.far, stop)
-        return not order.quantiser.lossless and too_far and stop >= sq8_training.FAR_GROWTH * self._built_rows
+        too_far = sq8_training.too_many_far(order.beyond, stop)
+        return not order.space.lossless and too_far and stop >= sq8_training.FAR_GROWTH * self._built_rows
 
     def _built(self, stop: int, threads: int, progress: Progress) -> TreeOrderedCodes:
-        """A new quantiser, tree and order of the rows [0, stop)."""
+        """New codes, tree and order of the rows [0, stop)."""
         arrays = self._rows.arrays
         dim = arrays.vectors.shape[1]
-        quantiser = sq8_training.train(arrays, self._metric, stop)
-        bit_filter = trained_filter(arrays, self._metric, stop)
-        coded = CodeArrays.reserve(stop, dim, quantiser, bit_filter, biased=self._metric == L2)
-        far = coded.encode(arrays.vectors, self._metric, 0, stop)
-        far = far[arrays.have_vectors(far)]
+        quantiser = code_choice.choose(arrays, self._metric, stop, threads=threads, workers=self._workers).quantiser
+        coded, far = self._encoded(quantiser, stop)
+        own = None
+        if not code_choice.is_ordinary(quantiser, self._metric):
+            own = sq8_training.train(arrays, self._metric, stop)
+        in_space = RowsInSpace(own, coded.codes, identity(stop), arrays, self._metric)
         leaves = max(1, round(stop / self.config.leaf_rows))
         sample = spaced_rows(arrays, stop, max(_SAMPLE_ROWS, _SAMPLE_PER_LEAF * leaves))
         assign = stop * comparisons_per_row(leaves)
         costs = {"grow": comparisons(len(sample), leaves)[1], "assign": assign, "order": _ORDER_COST * assign}
         stages = WeightedProgress(progress, stop, costs)
-        codes = np.ascontiguousarray(coded.codes[sample])
-        heads = grow_tree(codes, dim, leaves, threads, self._workers, stages.part("grow"))
-        labels = np.empty(stop, np.int32)
-        for part in (slice(first, first + _ASSIGN_ROWS) for first in range(0, stop, _ASSIGN_ROWS)):
-            labels[part] = assign_to_heads(heads, coded.codes[part], 1, threads, self._workers)[:, 0]
-            stages.report("assign", part.stop / stop)
-        heads, labels = split_leaves(heads, labels, lambda rows: coded.codes[rows], dim, self.ceiling, self._workers)
+        heads = grow_tree(in_space.codes_of(sample), dim, leaves, threads, self._workers, stages.part("grow"))
+        labels, outside = np.empty(stop, np.int32), 0
+        for first in range(0, stop, _ASSIGN_ROWS):
+            part = np.arange(first, min(first + _ASSIGN_ROWS, stop))
+            codes, beyond = in_space.codes_and_far(part)
+            labels[part] = assign_to_heads(heads, codes, 1, threads, self._workers)[:, 0]
+            outside += beyond
+            stages.report("assign", (first + len(part)) / stop)
+        heads, labels = split_leaves(heads, labels, in_space, self.ceiling, self._workers)
         self._built_rows = stop
-        order = ordered(coded, identity(stop), heads, labels, far, self._metric, self._room(stop))
+        order = ordered(coded, in_space, heads, labels, far, self._room(stop), outside)
         stages.report("order", 1.0)
         return order
+
+    def _encoded(self, quantiser: ScalarQuantizer, stop: int) -> tuple[CodeArrays, NDArray[np.int32]]:
+        """Codes of rows [0, stop), in slots of their own numbers, and the far rows."""
+        arrays = self._rows.arrays
+        coded = CodeArrays.reserve(stop, quantiser, trained_filter(arrays, self._metric, stop), self._metric)
+        far = coded.encode(arrays.vectors, self._metric, 0, stop)
+        return coded, far[arrays.have_vectors(far)]
+
+    def _fitting(self, old: TreeOrderedCodes, stop: int, threads: int) -> tuple[CodeArrays, RowsInSpace, Any]:
+        """Codes that fit the rows [0, stop), where they are, and the far rows: those that there are, or others."""
+        arrays, far = self._rows.arrays, old.far[old.far < stop]
+        kept = old.coded, old.rows_in_space(arrays, self._metric), far
+        if not code_choice.is_due(old.quantiser, far, old.codes[:stop], old.indexed, all_rows=True):
+            return kept
+        choice = code_choice.choose(arrays, self._metric, stop, old.quantiser, far, threads, self._workers)
+        if choice.kept:
+            return (replace(old.coded, quantiser=choice.quantiser), *kept[1:])
+        coded, far = self._encoded(choice.quantiser, stop)
+        return coded, RowsInSpace(old.space, coded.codes, identity(stop), arrays, self._metric), far
 
     def _merged(self, old: TreeOrderedCodes, stop: int, threads: int) -> TreeOrderedCodes:
         """Sort the rows [indexed, stop), which have codes already, into their leaves; split leaves that become too
         large.
         """
-        fresh = assign_to_heads(old.heads, old.codes[old.indexed : stop], 1, threads, self._workers)[:, 0]
+        coded, in_space, far = self._fitting(old, stop, threads)
+        codes, beyond = in_space.codes_and_far(np.arange(old.indexed, stop))
+        fresh = assign_to_heads(old.heads, codes, 1, threads, self._workers)[:, 0]
         labels = np.concatenate([old.leaves_of_rows(), fresh])
-        dim = self._rows.arrays.vectors.shape[1]
-        heads, labels = split_leaves(
-            old.heads, labels, lambda rows: old.codes[old.slots_of[rows]], dim, self.ceiling, self._workers
-        )
-        return ordered(old.coded, old.slots_of, heads, labels, old.far[old.far < stop], self._metric, self._room(stop))
+        heads, labels = split_leaves(old.heads, labels, in_space, self.ceiling, self._workers)
+        return ordered(coded, in_space, heads, labels, far, self._room(stop), old.beyond + beyond)
 
     def _room(self, stop: int) -> int:
         return max(self._rows.arrays.capacity, stop)
@@ -283,6 +318,11 @@ class CuratorIndex(Index, HasCompanionGraph):
             view = TreeView(view.order, self._rows.arrays, self._metric)
         if view.lacks_panels(params, allow):
             view = self._with_panels(view)
+        return self._searching(view, limit, visibility, params, allow)
+
+    def _searching(
+        self, view: TreeView, limit: int, visibility: Visibility, params: SearchParams, allow: RowSet | None
+    ) -> TreeSearch:
         budget = view.budget(self.config, limit, params, everything=allow is None)
         return TreeSearch(
             view, budget, limit, visibility, allow, params.threads, self._free, self._workers, self._exactly
@@ -312,7 +352,7 @@ class CuratorIndex(Index, HasCompanionGraph):
         view = self._view
         if view is None:
             return self._partition.centres(self._rows.arrays, self._metric, row_count, self._workers)
-        return partition.partition_of_tree(view.order.heads, view.order.quantiser, self._metric)
+        return partition.partition_of_tree(view.order.heads, view.order.space, self._metric)
 
     # -- files and figures -------------------------------------------------------------------------
 
@@ -347,9 +387,11 @@ class CuratorIndex(Index, HasCompanionGraph):
         if len(kept) == 0:
             return None
         far = mapping[old.far[old.far < old.indexed]]
+        in_space = old.rows_in_space(self._rows.arrays, self._metric)
         return ordered(
-            old.coded, old.slots_of[kept], old.heads, old.leaves_of_rows()[kept],
-            far[far >= 0].astype(np.int32), self._metric, max(rows.arrays.capacity, len(kept)),
+            old.coded, replace(in_space, slots_of=old.slots_of[kept], arrays=rows.arrays), old.heads,
+            old.leaves_of_rows()[kept], far[far >= 0].astype(np.int32), max(rows.arrays.capacity, len(kept)),
+            old.outside,
         )  # fmt: skip
 
     def check(self) -> list[str]:
@@ -376,6 +418,7 @@ class CuratorIndex(Index, HasCompanionGraph):
             "leaf_length": {"mean": float(lengths.mean()), "max": int(lengths.max(initial=0))},
             "ceiling": self.ceiling,
             "far_rows": len(view.order.far),
+            **code_choice.stats(view.order.quantiser),
             "removed_sequence": self.removed,
             "graph": graph,
             "bytes_ram": view.order.nbytes(self._coded) + (0 if graph is None else graph["bytes_ram"]),

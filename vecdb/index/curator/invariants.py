@@ -40,7 +40,7 @@ def _wrong_codes(view: TreeView, metric: int, coded_rows: int) -> list[str]:
         if not living.any():
             continue
         vectors = np.ascontiguousarray(view.arrays.vectors[np.where(living, rows, rows[living][0])])
-        coded = CodeArrays.reserve(n, vectors.shape[1], order.quantiser, order.bit_filter, biased=len(order.bias) > 0)
+        coded = CodeArrays.reserve(n, order.quantiser, order.bit_filter, metric)
         far = np.zeros(n, bool)
         far[coded.encode(vectors, metric, 0, n)] = True
         far &= view.arrays.have_vectors(slice(first, first + n))

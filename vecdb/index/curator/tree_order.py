@@ -22,14 +22,16 @@ from numpy.typing import NDArray
 
 from vecdb.index.clustering.cluster_tree import Heads, bias_of, heads_of, split
 from vecdb.index.common.memory import reserve
-from vecdb.index.common.quantizer import ScalarQuantizer, block_count
+from vecdb.index.common.quantizer import SQ8, ScalarQuantizer, block_count
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.curator.one_bit_filter import OneBitFilter, line_bytes
+from vecdb.index.curator.tree_space import RowsInSpace
 from vecdb.kernels.codes import one_bit_fastscan
 from vecdb.kernels.codes.one_bit_fastscan import FACTORS
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.bit_products import PANEL_ROWS
-from vecdb.kernels.primitives.distance import IP
+from vecdb.kernels.primitives.distance import IP, L2
+from vecdb.storage.disk.row_file import RowArrays
 
 _SPREAD_SHARE = 0.4  # of the mean squared distance of a node's rows from it, taken off its distance (Curator)
 _SQUARE_ROWS = 256  # that an average over rows is taken from
@@ -41,20 +43,24 @@ NO_PANELS: NDArray[np.uint8] = np.empty((0, 0), np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class TreeOrderedCodes:
-    """codes : uint8[capacity, 64 * blocks].   bias : int32[capacity], or empty where only products count.
+    """quantiser : of `codes`.   codes : uint8[capacity, width].   bias : int32[capacity], or empty where only products
+    count or the codes' format keeps none.
+    own_space : of the tree's 8-bit codes, where `codes` are others (tree_space.py).   outside : rows beyond its range.
 
     lines : uint8[capacity, stride], one-bit codes (one_bit_lines.py); no column where there is no filter.
     rows_of, slots_of : uint32[capacity].   heads : of leaves and groups.   leaf_ends : int64[leaves], slots.
     leaf_spreads, group_spreads : float32, what is taken off the distance of a node; empty under ip.
     far : int32[any], rows with elements outside of the range of 8-bit codes (sq8.py): searches score all of them on
     their vectors.
-    indexed : slots in the order of the tree.   square : |code - 128|^2 of a row, on average over some of them.
+    indexed : slots in the order of the tree.   square : |code - 128|^2 of a row, on average over some of them; -1 of
+    codes that are not of 8 bits with one scale.
     panels : uint8[indexed / 32, any], the lines of sorted slots once more, for searches that look at many of them
     (one_bit_fastscan.py); empty until there was one.
     token : the same object as long as every row keeps its slot.
     """
 
     quantiser: ScalarQuantizer
+    own_space: ScalarQuantizer | None
     codes: NDArray[np.uint8]
     bias: NDArray[np.int32]
     lines: NDArray[np.uint8]
@@ -68,6 +74,7 @@ class TreeOrderedCodes:
     far: NDArray[np.int32]
     indexed: int
     square: np.float32
+    outside: int = 0
     panels: NDArray[np.uint8] = field(default_factory=lambda: NO_PANELS)
     token: object = field(default_factory=object)
 
@@ -75,6 +82,25 @@ class TreeOrderedCodes:
     def coded(self) -> CodeArrays:
         """The arrays by slot."""
         return CodeArrays(self.quantiser, self.codes, self.bias, self.lines, self.bit_filter)
+
+    @property
+    def space(self) -> ScalarQuantizer:
+        """Of the tree's codes."""
+        return self.own_space or self.quantiser
+
+    @property
+    def beyond(self) -> int:
+        """How many rows are beyond the range of the tree's codes."""
+        return self.outside if self.is_apart else len(self.far)
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the codes that searches compare are not in the tree's space."""
+        return self.own_space is not None
+
+    def rows_in_space(self, arrays: RowArrays, metric: int) -> RowsInSpace:
+        """The codes of rows in the tree's space."""
+        return RowsInSpace(self.own_space, self.codes, self.slots_of, arrays, metric)
 
     @property
     def can_have_panels(self) -> bool:
@@ -139,12 +165,11 @@ class CodeArrays:
     bit_filter: OneBitFilter | None
 
     @staticmethod
-    def reserve(
-        capacity: int, dim: int, quantiser: ScalarQuantizer, bit_filter: OneBitFilter | None, *, biased: bool
-    ) -> CodeArrays:
+    def reserve(capacity: int, quantiser: ScalarQuantizer, bit_filter: OneBitFilter | None, metric: int) -> CodeArrays:
+        biased = metric == L2 and quantiser.code_format == SQ8
         return CodeArrays(
             quantiser,
-            reserve((capacity, 64 * block_count(dim)), np.uint8),
+            reserve((capacity, quantiser.width), np.uint8),
             reserve(capacity, np.int32) if biased else NO_BIAS,
             reserve_lines(capacity, bit_filter),
             bit_filter,
@@ -184,15 +209,15 @@ def identity(capacity: int) -> NDArray[np.uint32]:
 def split_leaves(
     heads: Heads,
     labels: NDArray[np.int32],
-    codes_of: Any,
-    dim: int,
+    in_space: RowsInSpace,
     ceiling: int,
     workers: ThreadPool,
 ) -> tuple[Heads, NDArray[np.int32]]:
     """Split the leaves with more than `ceiling` rows, within their groups. Returns the new heads and labels.
 
-    labels : int32[rows], the leaf of each.   codes_of : rows -> their codes.
+    labels : int32[rows], the leaf of each.
     """
+    dim = in_space.arrays.vectors.shape[1]
     counts = np.bincount(labels, minlength=heads.count)
     over = np.flatnonzero(counts > ceiling)
     if len(over) == 0:
@@ -205,7 +230,7 @@ def split_leaves(
     for leaf in over.tolist():
         rows = order[ends[leaf] - counts[leaf] : ends[leaf]]
         parts = -(-2 * len(rows) // ceiling)
-        fresh, own = split(codes_of(rows), dim, parts, workers)
+        fresh, own = split(in_space.codes_of(rows), dim, parts, workers)
         codes[0][leaf] = fresh[0]  # the first part replaces the leaf
         codes.append(fresh[1:])
         groups.append(np.full(len(fresh) - 1, groups[0][leaf]))
@@ -219,21 +244,19 @@ def split_leaves(
 
 
 def ordered(
-    coded: CodeArrays, slots_of: NDArray[np.uint32], heads: Heads, labels: NDArray[np.int32], far: NDArray[np.int32],
-    metric: int, capacity: int,
+    coded: CodeArrays, in_space: RowsInSpace, heads: Heads, labels: NDArray[np.int32], far: NDArray[np.int32],
+    capacity: int, outside: int = 0,
 ) -> TreeOrderedCodes:  # fmt: skip
     """The rows [0, len(labels)) in the order of their leaves, with room for `capacity` rows. The caller encodes the
     rows behind.
 
-    coded, slots_of : where the rows' codes are now.   labels : int32[rows], the leaf of each.   far : see
-    `TreeOrderedCodes`.
+    coded : the rows' codes, whose slots are those of `in_space`.   labels : int32[rows], the leaf of each.
+    far, outside : see `TreeOrderedCodes`.
     """
-    stop = len(labels)
+    slots_of, metric, stop = in_space.slots_of, in_space.metric, len(labels)
     rows = np.argsort(labels, kind="stable")
     leaf_ends = np.cumsum(np.bincount(labels, minlength=heads.count))
-    fresh = CodeArrays.reserve(
-        capacity, heads.codes.shape[1], coded.quantiser, coded.bit_filter, biased=len(coded.bias) > 0
-    )  # fmt: skip
+    fresh = CodeArrays.reserve(capacity, coded.quantiser, coded.bit_filter, metric)
     for part in _parts(0, stop):
         at = slots_of[rows[part]]
         fresh.codes[part] = coded.codes[at]
@@ -243,29 +266,32 @@ def ordered(
     rows_of, new_slots = identity(capacity), identity(capacity)
     rows_of[:stop] = rows
     new_slots[rows] = np.arange(stop, dtype=np.uint32)
-    spreads = _spreads(fresh.codes, heads, leaf_ends) if metric != IP else (np.empty(0, np.float32),) * 2
+    sorted_rows = replace(in_space, codes=fresh.codes, slots_of=new_slots)
+    spreads = _spreads(sorted_rows, rows, heads, leaf_ends) if metric != IP else (np.empty(0, np.float32),) * 2
     return TreeOrderedCodes(
-        coded.quantiser, fresh.codes, fresh.bias, fresh.lines, coded.bit_filter, rows_of, new_slots, heads, leaf_ends,
-        *spreads, far, stop, mean_square(fresh.codes, stop),
+        coded.quantiser, in_space.own, fresh.codes, fresh.bias, fresh.lines, coded.bit_filter, rows_of, new_slots,
+        heads, leaf_ends, *spreads, far, stop, mean_square(fresh, stop), outside,
     )  # fmt: skip
 
 
-def mean_square(codes: NDArray[np.uint8], indexed: int) -> np.float32:
-    """See `TreeOrderedCodes.square`. codes : uint8[>= indexed, 64 * blocks]."""
-    some = codes[: indexed : max(1, indexed // _SQUARE_ROWS)]
+def mean_square(coded: CodeArrays, indexed: int) -> np.float32:
+    """See `TreeOrderedCodes.square`."""
+    if coded.quantiser.code_format != SQ8:
+        return np.float32(-1.0)
+    some = coded.codes[: indexed : max(1, indexed // _SQUARE_ROWS)]
     return np.float32(bias_of(some).mean() if len(some) else 0.0)
 
 
 def _spreads(
-    codes: NDArray[np.uint8], heads: Heads, leaf_ends: NDArray[np.int64]
+    in_space: RowsInSpace, rows: NDArray[np.int64], heads: Heads, leaf_ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """float32[leaves], float32[groups]: what a search takes off the distance of each."""
+    """float32[leaves], float32[groups]: what a search takes off the distance of each. rows : by slot."""
     counts = np.diff(leaf_ends, prepend=0)
     group_of = heads.group_of()
     leaf_sums, group_sums = np.zeros(heads.count), np.zeros(len(heads.group_ends))
     leaves = np.repeat(np.arange(heads.count), counts)
     for part in _parts(0, len(leaves)):
-        own = codes[part].astype(np.float32)
+        own = in_space.codes_of(rows[part]).astype(np.float32)
         leaf_sums += np.bincount(leaves[part], _squares(own, heads.codes[leaves[part]]), heads.count)
         groups = group_of[leaves[part]]
         group_sums += np.bincount(groups, _squares(own, heads.group_codes[groups]), len(group_sums))

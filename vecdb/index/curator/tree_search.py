@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.index.common.batching import Exactly, complete_short_answers, empty_result, map_query_slices
+from vecdb.index.common.quantizer import kernel_blocks
 from vecdb.index.common.thread_pool import ThreadPool
 from vecdb.index.contract import Neighbors, corrupt_row_error
 from vecdb.index.curator.tree_order import TreeOrderedCodes
@@ -49,7 +50,7 @@ _FILTERED_MAX, _FILTERED_PER_RESULT = 1_024, 32  # most rows that the filter lea
 class TreeView:
     """What searches of one order work on. Immutable but for the budgets that it remembers."""
 
-    __slots__ = ("_budgets", "_values", "arrays", "blocks", "code_words", "nodes", "order", "table", "vectors")
+    __slots__ = ("_budgets", "_values", "arrays", "nodes", "order", "shapes", "table", "vectors")
 
     def __init__(self, order: TreeOrderedCodes, arrays: RowArrays, metric: int) -> None:
         self.order = order
@@ -57,14 +58,17 @@ class TreeView:
         self.vectors = checksums.for_kernels(arrays.vectors)
         heads = order.heads
         self.nodes = order.leaf_count + len(heads.group_ends)
-        self.code_words = () if order.bit_filter is None else order.bit_filter.words
-        self.blocks = (0,) * (order.codes.shape[1] // 64)
+        code_words = () if order.bit_filter is None else order.bit_filter.words
+        quantiser, space = order.quantiser, order.space
+        self.shapes = (code_words, kernel_blocks(quantiser.width, quantiser.code_format), heads.blocks)
         self._budgets: dict[tuple[int, int | None, bool, bool], ScanBudget] = {}
-        quantiser = order.quantiser
+        # A far row's code says that it is nearer than it is: what lies behind it may be nearer still.
+        square = np.float32(-1.0) if len(order.far) else order.square
         self._values = ArrayTable(
             kernels.Tree(
                 metric=metric,
-                codes=kernels.TreeCodes(order.codes, order.bias, quantiser.mean, quantiser.scale, order.square),
+                codes=kernels.TreeCodes(order.codes, order.bias, quantiser.parameters, quantiser.scale, square),
+                space=kernels.TreeSpace(order.is_apart, space.mean, space.scale),
                 slots=kernels.TreeSlots(order.rows_of, order.slots_of, order.indexed),
                 levels=kernels.TreeLevels(
                     leaves=kernels.TreeNodes(heads.codes, heads.bias, order.leaf_spreads),
@@ -102,7 +106,7 @@ def _bit_filter(order: TreeOrderedCodes) -> kernels.BitFilter:
     lines = BitLines(octets, octets.view(np.uint64), octets.view(np.float32), 0 if own is None else own.stride)
     panels = order.panels.reshape(-1)
     if own is None:
-        return kernels.BitFilter(lines, panels, order.quantiser.mean, _NO_SIGNS, 0.0, 0.0)
+        return kernels.BitFilter(lines, panels, order.space.mean, _NO_SIGNS, 0.0, 0.0)
     return kernels.BitFilter(lines, panels, own.center, own.signs, own.weight, own.slack)
 
 
@@ -150,12 +154,13 @@ class ScanBudget:
 class TreeScratch:
     """Buffers of one kernel call, kept between calls. table : of the layout kernels.TreeBuffers."""
 
-    __slots__ = ("_filtered_max", "_nodes", "_rerank", "_values", "table")
+    __slots__ = ("_filtered_max", "_nodes", "_rerank", "_values", "_width", "table")
 
     def __init__(self, view: TreeView, budget: ScanBudget) -> None:
         self._rerank, self._filtered_max, self._nodes = max(255, budget.rerank), budget.filtered_max, view.nodes
         bit_filter = view.order.bit_filter
-        width, bits = view.order.codes.shape[1], 0 if bit_filter is None else bit_filter.width
+        self._width = width = view.order.codes.shape[1]
+        node_width, bits = view.order.heads.codes.shape[1], 0 if bit_filter is None else bit_filter.width
         planes = np.zeros((PLANES, bits), np.uint8)
         self._values = ArrayTable(
             kernels.TreeBuffers(
@@ -163,7 +168,9 @@ class TreeScratch:
                 keys=np.empty(self._rerank + 1, np.int64),
                 heap=np.empty(2 * self._nodes, np.int64),
                 query8=np.zeros(width, np.int8),
-                query16=np.zeros(width, np.int16),
+                query16=np.zeros(2 * width, np.int16),
+                node8=np.zeros(node_width, np.int8),
+                node16=np.zeros(node_width, np.int16),
                 rotated=np.zeros(8 * bits, np.float32),
                 planes=planes,
                 planes64=planes.view(np.uint64),
@@ -177,7 +184,8 @@ class TreeScratch:
         self.table = self._values.table
 
     def serves(self, view: TreeView, budget: ScanBudget) -> bool:
-        return self._rerank >= budget.rerank and self._filtered_max >= budget.filtered_max and self._nodes >= view.nodes
+        fits = self._width == view.order.codes.shape[1] and self._nodes >= view.nodes
+        return fits and self._rerank >= budget.rerank and self._filtered_max >= budget.filtered_max
 
 
 class TreeSearch:
@@ -249,8 +257,7 @@ class TreeSearch:
             view.table,
             view.vectors,
             scratch.table,
-            view.code_words,
-            view.blocks,
+            view.shapes,
         )
         if len(self._free) < _SCRATCHES_MAX:
             self._free.append(scratch)

@@ -2,13 +2,12 @@
 
 magic   := "VDBHNSW\\x01"
 header  := {version, kind, metric, dtype, dim, m, ef_construction, seed, indexed_rows, sequence, entry, level,
-            upper_rows, scale, trained_rows, lossless, codes, codes_recall, measured_rows, spoiled,
-            product_links}
-sections: mean, far, codes, bias, links, slot, levels, upper, and signs where codes are rotated
+            upper_rows, spoiled, product_links, and those of the quantizer (stored_quantizer.py)}
+sections: far, codes, bias, links, slot, levels, upper, and those of the quantizer
 
-The last five were added later; where they are missing, codes are "sq8" and were not measured, and no links are by
-inner product. version is 1 where codes are 8 bits around the metric's own origin and all links of one kind, else 2,
-which programs that know nothing else refuse.
+spoiled and product_links were added later; where they are missing, no links are by inner product. version is 1 where
+codes are 8 bits around the metric's own origin and all links of one kind, else 2, which programs that know nothing else
+refuse.
 """
 
 from __future__ import annotations
@@ -16,11 +15,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.common import code_choice, sealed_file
-from vecdb.index.common.quantizer import CODE_FORMATS, SQ8, ScalarQuantizer
+from vecdb.index.common import code_choice, sealed_file, stored_quantizer
 from vecdb.index.contract import SealedFile
 from vecdb.index.hnsw.graph import GraphView
 from vecdb.index.hnsw.state import HnswState, graph_from
@@ -53,17 +50,12 @@ def write(path: Path, facts: dict[str, Any], state: HnswState) -> SealedFile:
         is_plain = code_choice.is_ordinary(quantiser, view.metric) and graph.product_links == 0
         header.update(
             version=VERSION if is_plain else OTHER_CODES,
-            scale=quantiser.scale,
-            trained_rows=quantiser.trained_rows,
-            lossless=quantiser.lossless,
-            codes=quantiser.code_format,
-            codes_recall=quantiser.recall,
-            measured_rows=quantiser.measured_rows,
+            **stored_quantizer.header_of(quantiser),
             spoiled=state.spoiled,
             product_links=graph.product_links,
         )
         arrays = {
-            "mean": quantiser.mean,
+            **stored_quantizer.sections_of(quantiser),
             "far": graph.far[graph.far < n],
             "codes": graph.codes[:n],
             "bias": graph.bias[:n],
@@ -72,8 +64,6 @@ def write(path: Path, facts: dict[str, Any], state: HnswState) -> SealedFile:
             "levels": graph.levels[:n],
             "upper": graph.upper[: state.upper_used],
         }
-        if quantiser.signs is not None:
-            arrays["signs"] = quantiser.signs
     written = sealed_file.write(path, MAGIC, header, arrays)
     return SealedFile(written, n, state.removed)
 
@@ -87,19 +77,7 @@ def read(path: Path, facts: dict[str, Any], arrays: RowArrays, mapped: bool) -> 
     sealed_file.check_header(path, header, facts)
     if not sections:
         return HnswState(None, 0, 0, header["sequence"], header["seed"])
-    code_format = header.get("codes", SQ8)
-    if code_format not in CODE_FORMATS:
-        raise sealed_file.corrupt_file_error(path, "header, codes", " or ".join(CODE_FORMATS), code_format)
-    quantiser = ScalarQuantizer(
-        np.array(sections["mean"]),
-        header["scale"],
-        header["trained_rows"],
-        header["lossless"],
-        code_format,
-        signs=np.array(sections["signs"]) if "signs" in sections else None,
-        recall=header.get("codes_recall"),
-        measured_rows=header.get("measured_rows", 0),
-    )
+    quantiser = stored_quantizer.read(path, header, sections)
     metric = METRIC_CODES[facts["metric"]]
     graph = graph_from(sections, quantiser, arrays, facts["m"], header.get("product_links", 0), metric, mapped)
     n = header["indexed_rows"]

@@ -242,12 +242,20 @@ class HnswIndex(Index):
         )
         fresh = old.with_codes(quantiser, biased)
         far = graph_codes.encode(fresh, arrays, self._metric, 0, coded)
+        self._load_search(self._current().replace(graph=fresh))
         with self._lock:  # the publisher may have encoded more rows by the old quantizer meanwhile
             view, arrays = self._current(), self._rows.arrays
             graph = view.graph.replace(quantiser=quantiser, codes=fresh.codes, bias=fresh.bias)
             graph = self._with_room(graph, self._coded, coded)
             more = graph_codes.encode(graph, arrays, self._metric, coded, self._coded, find_flat=True)
             self._view = view.replace(graph=graph.replace(far=np.concatenate([far, more])), arrays=arrays)
+
+    def _load_search(self, view: GraphView) -> None:
+        """Search once: the kernel for codes of another format takes seconds to compile, and no user's search is to wait
+        for it.
+        """
+        query, found = np.array(view.arrays.vectors[:1], np.float32), empty_result(1, 1)
+        self._answer(view, one_query.search_table(_EF, _EF, Visibility(0, 0, 0)), _EF, _EF, query, found)
 
     def _add_batch(self, stop: int, left_out: NDArray[np.bool_], threads: int) -> None:
         with self._lock:

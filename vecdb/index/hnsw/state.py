@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.common import stored_quantizer
 from vecdb.index.common.memory import grown
 from vecdb.index.common.quantizer import BITS, SQ8, ScalarQuantizer
 from vecdb.index.hnsw.graph import Graph, GraphView, line_up, upper_room
@@ -51,6 +52,7 @@ def graph_from(
     graph.codes[:n] = sections["codes"]
     if len(graph.bias):
         graph.bias[:n] = sections["bias"]
+        stored_quantizer.put_far_behind(graph.bias, sections["far"], quantiser.flat_below(metric))
     if mapped:
         graph = graph.replace(
             **{name: checksums.for_kernels(sections[name]) for name in ("links", "slot", "levels")},

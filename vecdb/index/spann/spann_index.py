@@ -155,7 +155,8 @@ class SpannIndex(Index, SearchesInRounds):
         if stop <= _REBUILD_ROWS_MAX and entries >= _REBUILD_GROWTH * self.lists.built_rows:
             return True
         return (
-            sq8_training.too_far(view.outlier_rows, stop) and entries >= sq8_training.FAR_GROWTH * self.lists.built_rows
+            sq8_training.too_many_far(len(view.outlier_rows), stop)
+            and entries >= sq8_training.FAR_GROWTH * self.lists.built_rows
         )
 
     def _build(self, stop: int, threads: int, progress: Progress) -> None:

@@ -77,7 +77,8 @@ def _code_as_query(codes, bias, row, by_product, query8, query16, blocks):
 def _sq8_distance(codes, bias, row, query8, query16, probe, blocks):
     d = probe[0] - np.int32(2) * dot_codes(codes, row, query8, query16, blocks)
     if len(bias):
-        d += bias[row] >> probe[1]
+        own = bias[row]
+        d += own if own >= sq8.FAR_BIAS else own >> probe[1]
     return d
 
 

@@ -9,7 +9,10 @@
     many places -> nodes nearest first: groups, and the leaves of a group where many places lie in it, until a number of
                    nodes in a row improved nothing; the slots behind the sorted ones are compared in any case
 
-    one-bit filter (where it pays) -> 8-bit codes -> pool, the nearest `rerank` -> vectors -> the nearest `limit`
+    one-bit filter (where it pays) -> codes -> pool, the nearest `rerank` -> vectors -> the nearest `limit`
+
+Nodes are compared by 8-bit codes of one scale (sq8.py). Rows are, too, where those fit the data; elsewhere by codes of
+another format (code_formats.py), and then the query is encoded twice.
 
 After Curator (Jin et al., 2024), whose shortlists these ranges are: there they are stored at the tree's nodes, here a
 binary search finds them in the tenant's own array.
@@ -22,9 +25,12 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-from numba import boolean, float32, int8, int16, int32, int64, uint8, uint32, uint64
+from numba import boolean, float32, int8, int16, int32, int64, types, uint8, uint32, uint64
+from numba.extending import overload
 
 from vecdb.kernels.array_table import group_of, layout_of
+from vecdb.kernels.codes import sq8
+from vecdb.kernels.codes.code_formats import code_distance, encode_query
 from vecdb.kernels.codes.one_bit_fastscan import BitPanels, fill_tables, filter_panels
 from vecdb.kernels.codes.one_bit_lines import (
     AHEAD,
@@ -35,8 +41,7 @@ from vecdb.kernels.codes.one_bit_lines import (
     filter_by_estimate,
     query_bit_planes,
 )
-from vecdb.kernels.codes.sq8 import encode_query
-from vecdb.kernels.compile import kernel, part
+from vecdb.kernels.compile import PART_OPTIONS, kernel, part
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.distance import COSINE, L2, exact
 from vecdb.kernels.primitives.prefetch import stream_at, stream_code
@@ -51,14 +56,13 @@ from vecdb.kernels.primitives.topk import (
     sort_keys,
 )
 from vecdb.kernels.primitives.visibility import is_visible
-from vecdb.kernels.search.beam_search import code_distance
 
 _AHEAD = 8  # codes that are fetched from memory while one is compared
 _LINE = 64  # bytes of a cache line
 _VECTOR_BYTES_AHEAD = 2048  # of a vector that are fetched before it is scored; the processor fetches the rest itself
 _DEVIATIONS = np.float32(3.0)
 PANEL_SHARE = 5  # from 1/5 of the rows on, looking at all panels is as fast as looking at scattered lines (measured)
-_NEVER = np.int64(1) << np.int64(62)
+_NEVER = np.int64(0x7FFFFFFFFFFFFFFF)
 _NEAR_SHARE = 32  # places are compared in number with slots in the nearest groups that hold one in so many slots
 _AVOIDED = 1.5  # places so many times rarer there than among all slots lie away from the query
 AVOIDED = -1
@@ -67,7 +71,7 @@ AVOIDED = -1
 class TreeWork(IntEnum):
     """Positions in `work`, int64[3]: what searches did."""
 
-    CODES = 0  # 8-bit codes compared
+    CODES = 0  # codes of rows compared
     VECTORS = 1  # rows scored on their vectors
     NODES = 2  # nodes of the tree scored
 
@@ -76,17 +80,26 @@ _CODES, _VECTORS, _NODES = TreeWork.CODES.value, TreeWork.VECTORS.value, TreeWor
 
 
 class TreeCodes(NamedTuple):
-    """8-bit codes by slot (sq8.py).
+    """Codes by slot (code_formats.py).
 
-    codes : [slots, 64 * blocks].   bias : [slots], or empty where only products count.   mean : [dim].
-    square : |code - 128|^2 of a row, on average.
+    codes : [slots, 64 * blocks].   bias : [slots], or empty where only products count, or the format keeps none.
+    parameters : of the quantizer.   square : |code - 128|^2 of a row, on average, of 8-bit codes of one scale; -1: of
+    others, or some rows are far.
     """
 
     codes: uint8[:, ::1]
     bias: int32[::1]
-    mean: float32[::1]
+    parameters: float32[::1]
     scale: float32
     square: float32
+
+
+class TreeSpace(NamedTuple):
+    """The 8-bit codes of nodes (sq8.py). apart : 1, those of rows are others.   mean : [dim]."""
+
+    apart: int64
+    mean: float32[::1]
+    scale: float32
 
 
 class TreeSlots(NamedTuple):
@@ -146,6 +159,7 @@ class Tree(NamedTuple):
 
     metric: int64
     codes: TreeCodes
+    space: TreeSpace
     slots: TreeSlots
     levels: TreeLevels
     bits: BitFilter
@@ -177,7 +191,8 @@ class TreeBudget(NamedTuple):
 class TreeBuffers(NamedTuple):
     """The layout of the buffers of one call.
 
-    pool, keys : [> rerank].   heap : [>= leaves + groups].   query8, query16 : [64 * blocks].   rotated : [D].
+    pool, keys : [> rerank].   heap : [>= leaves + groups].   query8, query16 : as encode_query of code_formats.py
+    wants them.   node8, node16 : [64 * node_blocks].   rotated : [D].
     planes : [3, D / 8], and the same bytes as words.   nearest : [>= limit].   filter_keys : [> 2 * filtered_max].
     kept : [>= filtered_max].   tables : [D / 4, 16].   estimates : [32].
     """
@@ -187,6 +202,8 @@ class TreeBuffers(NamedTuple):
     heap: int64[::1]
     query8: int8[::1]
     query16: int16[::1]
+    node8: int8[::1]
+    node16: int16[::1]
     rotated: float32[::1]
     planes: uint8[:, ::1]
     planes64: uint64[:, ::1]
@@ -198,7 +215,7 @@ class TreeBuffers(NamedTuple):
 
 
 class CodedQuery(NamedTuple):
-    """The 8-bit codes of rows, and a query to compare with them. probe : what `encode_query` returns."""
+    """Codes, and a query to compare with them. probe : what `encode_query` returns."""
 
     codes: uint8[:, ::1]
     bias: int32[::1]
@@ -207,13 +224,26 @@ class CodedQuery(NamedTuple):
     probe: tuple
 
 
+class NodeQuery(NamedTuple):
+    """A query to compare with the codes of nodes. ratio : of `_ratio`."""
+
+    query8: int8[::1]
+    query16: int16[::1]
+    probe: tuple
+    ratio: float32
+
+
 class TreeQuery(NamedTuple):
-    """All that one query needs to look at places. filtered : with the one-bit filter first."""
+    """All that one query needs to look at places. filtered : with the one-bit filter first.
+
+    coded : among codes of rows.   node : among those of nodes, where the tree is walked.
+    """
 
     listed: uint32[::1]
     everything: boolean
     filtered: boolean
     coded: CodedQuery
+    node: NodeQuery
     lines: BitLines
     panels: BitPanels
     bits: BitQuery
@@ -305,17 +335,37 @@ def _pop(heap, count):
 
 
 @part()
-def _score(nodes, node, coded, ratio, blocks):
+def _score(nodes, node, query, node_blocks):
     """How promising a node is, smaller is more: its squared distance less a share of the mean squared distance of its
     rows from it (Curator's second version); minus its inner product where there are no spreads.
 
-    nodes : TreeNodes.   ratio : of `_ratio`.
+    nodes : TreeNodes.   query : NodeQuery.
     """
     bias = nodes.bias
-    d = np.float32(code_distance(nodes.codes, bias[:0], node, coded.query8, coded.query16, coded.probe, blocks))
+    d = np.float32(code_distance(nodes.codes, bias[:0], node, query.query8, query.query16, query.probe, node_blocks))
     if len(nodes.spreads):
-        return d * ratio + np.float32(bias[node]) - nodes.spreads[node]
+        return d * query.ratio + np.float32(bias[node]) - nodes.spreads[node]
     return d
+
+
+def _node_probe(query, space, metric, probe, node8, node16, blocks):
+    """The probe of a query among codes of nodes (sq8.py). Where those of rows are others, node8 and node16 are filled.
+
+    probe : of the query among codes of rows, which serves for nodes too where they have the same.
+    """
+
+
+@overload(_node_probe, jit_options=PART_OPTIONS)
+def _choose_node_probe(query, space, metric, probe, node8, node16, blocks):
+    def encoded(query, space, metric, probe, node8, node16, blocks):
+        return sq8.encode_query(query, space.mean, space.scale, metric, metric == L2, node8, node16)
+
+    def as_rows(query, space, metric, probe, node8, node16, blocks):
+        if space.apart == 0:
+            return probe
+        return sq8.encode_query(query, space.mean, space.scale, metric, metric == L2, node8, node16)
+
+    return as_rows if blocks.dtype == types.int64 else encoded
 
 
 @part()
@@ -332,7 +382,7 @@ def _ratio(query, scale, metric, probe):
 
 
 @part()
-def _walk(query, high, budget, levels, heap, ratio, pool, work, code_words, blocks):
+def _walk(query, high, budget, levels, heap, pool, work, shapes):
     """Look at places [0, high), whose slots are sorted, node by node, the most promising first, into the empty pool.
     Returns its size; AVOIDED, with nothing looked at that counts, where listed places lie away from the query, so that
     nodes near it say little of where the nearest are.
@@ -342,6 +392,7 @@ def _walk(query, high, budget, levels, heap, ratio, pool, work, code_words, bloc
     query : TreeQuery.   levels : TreeLevels.   heap : int64[>= leaves + groups], nodes that are not looked at yet:
     leaves by number, group g as leaves + g.
     """
+    code_words, blocks, node_blocks = shapes
     listed, everything, limit = query.listed, query.everything, budget.limit
     leaf_ends, group_ends = levels.leaf_ends, levels.group_ends
     leaves = np.int64(len(leaf_ends))
@@ -351,7 +402,7 @@ def _walk(query, high, budget, levels, heap, ratio, pool, work, code_words, bloc
         begin = np.int64(leaf_ends[first_leaf - 1]) if first_leaf > 0 else np.int64(0)
         end = np.int64(leaf_ends[np.int64(group_ends[g]) - 1])
         if end > begin:
-            score = _score(levels.groups, np.int64(g), query.coded, ratio, blocks)
+            score = _score(levels.groups, np.int64(g), query.node, node_blocks)
             waiting = _push(heap, waiting, score, leaves + np.int64(g))
     work[_NODES] += waiting
     size = np.int64(0)
@@ -388,7 +439,7 @@ def _walk(query, high, budget, levels, heap, ratio, pool, work, code_words, bloc
             for child in range(leaf, last):
                 after = _place_of(listed, everything, at, end, np.int64(leaf_ends[child]))
                 if after > at:
-                    score = _score(levels.leaves, np.int64(child), query.coded, ratio, blocks)
+                    score = _score(levels.leaves, np.int64(child), query.node, node_blocks)
                     waiting = _push(heap, waiting, score, np.int64(child))
                     work[_NODES] += 1
                 at = after
@@ -407,9 +458,9 @@ def _cut(pool, size, limit, query8, square):
     """How many of the sorted pool may be among the nearest `limit`: those within three deviations of its limit-th.
 
     Rounding is uniform, so a distance d = constant - 2 q.x is off by 2 sqrt((|q|^2 + |x|^2) / 12) on average, with q
-    and x in units of their codes.   square : |x|^2 of a row.
+    and x in units of their codes.   square : |x|^2 of a row; -1: nothing is cut.
     """
-    if size <= limit:
+    if size <= limit or square < 0.0:
         return size
     total = np.float32(0.0)
     for j in range(len(query8)):
@@ -449,7 +500,7 @@ def _rerank(query, vectors, row_bytes, pool, size, keys, rows_of, stored, metric
 @kernel()
 def search_slots(
     queries, rows, distances, counts, work, listed, budget_table, row_count, sequence_signed, tree, vectors,
-    scratch_table, code_words, blocks,
+    scratch_table, shapes,
 ):  # fmt: skip
     """Answer `queries` (float32[nq, dim]) into rows int64[nq, limit], distances float32[nq, limit], counts int64[nq].
 
@@ -457,11 +508,13 @@ def search_slots(
     listed : uint32[any] slots, ascending, of rows that are visible.   vectors : stored type[rows, dim].
     budget_table, tree, scratch_table : tables of the layouts TreeBudget, Tree and TreeBuffers.
     row_count, sequence_signed : the snapshot.
-    code_words : a tuple as long as a one-bit code has words; used where queries are filtered.   blocks : a tuple as
-    long as an 8-bit code has blocks of 64 bytes.
+    shapes : three tuples, as long as a one-bit code has words, used where queries are filtered; as a code has blocks of
+    64 bytes, of the type that tells its format (code_formats.py); as the code of a node has.
     Returns the first row that does not match its checksum, or -1.
     """
+    code_words, blocks, _ = shapes
     budget, scratch = layout_of(budget_table, TreeBudget), layout_of(scratch_table, TreeBuffers)
+    space = group_of(tree, Tree, "space")
     metric, codes, slots = group_of(tree, Tree, "metric"), group_of(tree, Tree, "codes"), group_of(tree, Tree, "slots")
     bits, stored = group_of(tree, Tree, "bits"), group_of(tree, Tree, "rows")
     limit, rerank, everything, pool, keys = (
@@ -490,7 +543,7 @@ def search_slots(
     for i in range(len(queries)):
         query = queries[i]
         probe = encode_query(
-            query, codes.mean, codes.scale, metric, len(codes.bias) > 0, scratch.query8, scratch.query16
+            query, codes.parameters, codes.scale, metric, len(codes.bias) > 0, scratch.query8, scratch.query16, blocks
         )
         step, half, norm = np.float32(0.0), np.float32(0.0), np.float32(0.0)
         if filtered:
@@ -501,18 +554,21 @@ def search_slots(
                 scratch.nearest[j] = np.float32(np.inf)
         if by_panels:
             fill_tables(scratch.planes, scratch.tables)
+        node8, node16 = (scratch.node8, scratch.node16) if space.apart != 0 else (scratch.query8, scratch.query16)
+        node_probe = _node_probe(query, space, metric, probe, node8, node16, blocks)
+        ratio = _ratio(query, space.scale, metric, node_probe) if along else np.float32(0.0)
         one = TreeQuery(
             listed, everything, filtered,
-            CodedQuery(codes.codes, codes.bias, scratch.query8, scratch.query16, probe), bits.lines, panels,
+            CodedQuery(codes.codes, codes.bias, scratch.query8, scratch.query16, probe),
+            NodeQuery(node8, node16, node_probe, ratio), bits.lines, panels,
             BitQuery(scratch.planes64, step, half, bits.weight),
             BitShortlist(scratch.nearest, scratch.filter_keys, scratch.kept, limit, budget.filtered_max, slack * norm),
             seen,
         )  # fmt: skip
         size = np.int64(0)
         if along:
-            ratio = _ratio(query, codes.scale, metric, probe)
             levels = group_of(tree, Tree, "levels")
-            size = _walk(one, start, budget, levels, scratch.heap, ratio, pool, work, code_words, blocks)
+            size = _walk(one, start, budget, levels, scratch.heap, pool, work, shapes)
         if size < 0 or (by_panels and not along):
             size = np.int64(0)
             if filtered:
