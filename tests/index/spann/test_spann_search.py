@@ -101,6 +101,19 @@ def test_rows_far_outside_the_codes_are_found_in_the_tail_in_the_lists_and_after
     assert np.array_equal(again.search(outliers, 3, rows.visibility(), WIDE).rows[:, 0], place)
 
 
+@pytest.mark.parametrize("factor", [1e3, 1e6])
+def test_a_few_long_rows_take_nothing_from_the_estimates_of_others(make: Make, factor: float) -> None:
+    """Center and units of the factors come from all others: recall was .13 with every list read, for one row x1e6."""
+    rng = np.random.default_rng(4)
+    vectors = clustered(3000, 24)
+    long = rng.choice(3000, 2, replace=False)
+    vectors[long] *= np.float32(factor)
+    rows, index = make(vectors)
+    assert index.check() == []
+    assert reached(index, rows, np.delete(vectors, long, axis=0)[:200:3] + np.float32(0.1), 10, ALL) > 0.95
+    assert np.array_equal(index.search(vectors[long], 1, rows.visibility(), WIDE).rows[:, 0], long)
+
+
 def test_recall_stands_when_the_data_grow_out_of_the_codes(make: Make) -> None:
     rows, index = make(clustered(1500, 24))
     rows.append(clustered(1500, 24, seed=4) * np.float32(20))

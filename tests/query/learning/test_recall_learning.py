@@ -96,12 +96,12 @@ def test_where_no_width_is_enough_all_vectors_are_compared_and_explain_says_so(
     db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "vecdb"):
-        docs, queries = learned(db, "30 clusters .001", vecdb.Curator())
+        docs, queries = learned(db, "30 clusters .001", vecdb.Spann())
     report = docs.search(queries[0], 10, explain=True).explain
     assert report["plan"] == "exact" and "at most" in report["reason"]
     assert any("compare all vectors" in record.getMessage() for record in caplog.records)
     wide = docs.search(queries[0], 10, params=vecdb.SearchParams(nprobe=4), explain=True)
-    assert wide.plan == "tree", "what the caller asks for is done"
+    assert wide.plan == "lists", "what the caller asks for is done"
     docs.reindex(vecdb.Flat())
     assert docs.stats()["recall"] is None, "what was measured of another index says nothing"
 

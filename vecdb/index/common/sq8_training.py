@@ -57,13 +57,20 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> ScalarQuantizer:
         return ScalarQuantizer(mean + np.float32(128), 1.0, row_count, True)
     rows = sample(arrays, row_count)
     if metric == L2:
-        tops = np.abs(rows).max(axis=1)
-        near = rows[tops <= _top_of(tops)]  # the mean of all would be dragged along by the same few long rows
-        mean = near.mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean = without_far(rows).mean(axis=0, dtype=np.float64).astype(np.float32)
         rows -= mean
     elif metric == COSINE:
         rows = units(rows)
     return ScalarQuantizer(mean, scale_of(rows), row_count, False)
+
+
+def without_far(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The rows but for the few whose elements are far beyond those of all others, as a mean would be dragged along by
+    them. rows : float32[n, dim].
+    """
+    tops = np.abs(rows).max(axis=1)
+    near: NDArray[np.float32] = rows[tops <= _top_of(tops)]
+    return near
 
 
 def scale_of(rows: NDArray[np.float32]) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vecdb.index.common.rotation import rotation
 from vecdb.index.common.sampling import center_of, sample, units
+from vecdb.index.common.sq8_training import without_far
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.codes import one_bit_lines as kernels
 from vecdb.kernels.codes import rabitq
@@ -105,10 +106,11 @@ def trained_filter(arrays: RowArrays, metric: int, row_count: int) -> OneBitFilt
     dim = arrays.vectors.shape[1]
     if dim < _DIM_MIN or row_count < _TRIAL_ROWS + _TRIAL_QUERIES:
         return None
-    rows = sample(arrays, row_count)
+    rows = without_far(sample(arrays, row_count))
     rng = np.random.default_rng(dim)
     signs = rotation(rng, _padded(dim))
-    bit_filter = OneBitFilter(center_of(rows, metric), signs, 0.0, metric == COSINE, 0.0 if metric == IP else 1.0)
+    center, weight = center_of(rows, metric), 0.0 if metric == IP else 1.0
+    bit_filter = OneBitFilter(center, signs, 0.0, metric == COSINE, weight)
     some = rows[rng.permutation(len(rows))[: _TRIAL_ROWS + _TRIAL_QUERIES]]
     slack, kept = _trial(bit_filter, units(some) if metric == COSINE else some, metric)
     return None if kept > _KEPT_MAX else replace(bit_filter, slack=slack)

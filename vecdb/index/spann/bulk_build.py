@@ -124,8 +124,11 @@ def _grown(
     mapped_memory.drop_mapped_pages(arrays.vectors[:stop])
     heads = grow_tree(codes, dim, wanted, threads, lists.workers, progress)
     del codes
-    labels = assign_to_heads(heads, coder.quantise(sample)[0], 1, threads, lists.workers)[:, 0]
-    return scaled(coder, sample, labels, heads.codes), heads
+    # Factors of a row that is far would leave no room in float16 for those of the others; it is scored on its vector.
+    codes, far = coder.quantise(sample)
+    near = np.delete(np.arange(len(sample)), far)
+    labels = assign_to_heads(heads, codes[near], 1, threads, lists.workers)[:, 0]
+    return scaled(coder, sample[near], labels, heads.codes), heads
 
 
 def sample_rows(live_rows: int, wanted: int, dim: int) -> int:

@@ -182,7 +182,7 @@ def new_coder(
 ) -> EntryCoder:
     """A coder whose factors are not scaled yet. sample : stored dtype[n, dim]."""
     dim = sample.shape[1]
-    center = center_of(_some(sample).astype(np.float32), metric)
+    center = center_of(sq8_training.without_far(_some(sample).astype(np.float32)), metric)
     signs = rotation(np.random.default_rng(dim), padded(dim, bits))
     return EntryCoder(metric, dim, bits, lossless_for(metric, arrays.vectors.dtype, bits), quantiser, center, signs)
 
