@@ -135,6 +135,7 @@ class Server:
         self._interceptor = CallInterceptor(config, self._tokens, admission, self.metrics, hidden_path, place.secret)
         self.context = ServerContext(db, config, admission, place)
         self.context.check_message = self._interceptor.check_message
+        self.context.check_caller = self._interceptor.check_caller
         self.connections_max = connections_max(config.connections_max)
         options = [
             *_OPTIONS,

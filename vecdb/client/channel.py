@@ -81,6 +81,6 @@ def options(target: Target) -> list[tuple[str, Any]]:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),  # short, because a restart takes a second
         ("grpc.min_reconnect_backoff_ms", 5_000),  # how long a handshake may take
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.enable_http_proxy", int(not target.local)),
     ]

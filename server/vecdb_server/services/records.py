@@ -193,7 +193,7 @@ class Records(FactsOfFields):
         try:
             while messages := await self._server.kernels.run(caller.group, lambda stop: pages.next()):
                 for message in messages:
-                    await self._server.send(context, message, release)
+                    await self._server.send(caller, context, message, release)
         finally:
             release()
 
