@@ -2,7 +2,8 @@
 
     headers -> token -> permission -> rate -> (message is read) -> size -> room -> service -> answer, or a status
 
-An answer that comes late, or is one of several, waits for another look at the token: it may have been revoked meanwhile.
+An answer that comes late, or is one of several, waits for another look at the token, which may have been revoked
+meanwhile.
 
 A call that is refused by its headers is answered before its message is read. Handlers are made once for each rpc and
 caller, so that a call costs two look-ups, a hash of its token and two counts. Calls of services that are not vecdb's

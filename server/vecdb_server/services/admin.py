@@ -98,7 +98,11 @@ class Admin:
 
     async def Vacuum(self, request: Any, caller: Caller, context: Any) -> None:
         await run_reporting(
-            self._server, caller, context, admin_pb2.VacuumResponse, lambda progress: self._server.db.vacuum(progress=progress)
+            self._server,
+            caller,
+            context,
+            admin_pb2.VacuumResponse,
+            lambda progress: self._server.db.vacuum(progress=progress),
         )
 
 

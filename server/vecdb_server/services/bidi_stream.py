@@ -27,8 +27,9 @@ PENDING_MAX = 8
 
 class BidiStream:
     """messages : gRPC's iterator of requests.   admit : called for each message; may raise, or return an awaitable.
-    leave : called when the answer of the oldest message that was admitted has been sent.   idle_s : how long the sender
-    may send nothing.   check : called before an answer that was waited for is sent; may raise.   slow_reader_s : how long it may read nothing; then give_up(error) ends the call.
+    leave : called when the answer of the oldest message that was admitted has been sent.   check : called before an
+    answer that was waited for is sent; may raise.   idle_s : how long the sender may send nothing.   slow_reader_s :
+    how long it may read nothing; then give_up(error) ends the call.
     """
 
     def __init__(

@@ -106,7 +106,9 @@ class Collections:
     async def ReindexCollection(self, request: Any, caller: Caller, context: Any) -> None:
         docs = await self._server.collection(caller, request.collection)
         log.info("reindex", caller=caller.name, collection=request.collection)
-        await self._run_reporting(caller, context, pb.ReindexCollectionResponse, docs.reindex, index=index_of(request.index))
+        await self._run_reporting(
+            caller, context, pb.ReindexCollectionResponse, docs.reindex, index=index_of(request.index)
+        )
 
     async def ClearCollection(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)

@@ -2,7 +2,7 @@
 
     reserve the port -> load what all need -> fork the writer -> it listens on its socket -> fork the workers
     a process ends       what it held is let go, another is forked in its place
-    SIGTERM, SIGINT      the workers drain, then the writer; those that take too long are killed
+    SIGTERM and the like the workers drain, then the writer; those that take too long are killed
     the supervisor ends  however it does: the system kills the others
 
 It has one thread, opens nothing that it keeps, and waits for signals, so that it can fork at any time.
@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vecdb import VecdbError
+from vecdb import Unavailable, VecdbError
 from vecdb_server import app
 from vecdb_server.config import Config
 from vecdb_server.logs import log
@@ -31,7 +31,7 @@ from vecdb_server.workers.board import LISTENING, SERVING, WRITER
 from vecdb_server.workers.place import Crew, CrewPlace, WorkerPlace, WriterPlace
 from vecdb_server.workers.warmth import warm_up
 
-_ENDS = signal.SIGTERM, signal.SIGINT
+_ENDS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP  # one that is ignored, as nohup does, stays ignored
 _DRAIN = signal.SIGUSR1  # to the writer, which must not end before the workers, whoever else is told
 _WATCHED = (*_ENDS, signal.SIGCHLD)
 _BLOCKED = (*_WATCHED, _DRAIN)  # in all of them, until they listen
@@ -40,6 +40,27 @@ _NOT_SERVED = 1  # exit code of a process that could not start
 _KILL_AFTER_S = 5.0  # beyond `grace_s`
 _FIRST_PAUSE_S, _PAUSE_MAX_S = 0.1, 5.0  # before a process is started anew that ended before it served anybody
 _PR_SET_PDEATHSIG = 1
+_OTHER_FOLDERS = "/tmp", "/dev/shm"
+_FOLDER_BYTES_MAX = 80  # the address of a socket has 107 bytes at most
+
+
+def _socket_folder() -> Path:
+    """A new folder for the sockets of the processes, for this user alone. Raises Unavailable where none can be made."""
+    reasons = []
+    for parent in (None, *_OTHER_FOLDERS):  # None: what TMPDIR says, or the system's
+        try:
+            found = Path(tempfile.mkdtemp(prefix="vecdb-server-", dir=parent))
+        except OSError as error:
+            reasons.append(f"{parent or 'TMPDIR'}: {error.strerror or error}")
+            continue
+        if len(os.fsencode(found)) <= _FOLDER_BYTES_MAX:
+            return found
+        found.rmdir()
+        reasons.append(f"{found.parent}: the address of a socket would be longer than the system takes")
+    raise Unavailable(
+        "workers need a folder for their sockets; set TMPDIR to one with a short name that can be written "
+        f"({'; '.join(reasons)})"
+    )
 
 
 class Supervisor:
@@ -56,14 +77,14 @@ class Supervisor:
         self._libc = ctypes.CDLL(None)
 
     def serve(self) -> None:
-        """Run until SIGTERM or SIGINT. Raises Unavailable where the port is taken, SystemExit where a process cannot
-        start: it has said why.
+        """Run until SIGTERM, SIGINT or SIGHUP. Raises Unavailable where the port is taken, SystemExit where a process
+        cannot start: it has said why.
         """
         app.prepare(self._config, role="supervisor", pid=os.getpid())
         app.announce(self._config)
         address, kept = ports.reserve(self._config.listen)
         self._config = replace(self._config, listen=address)
-        folder = Path(tempfile.mkdtemp(prefix="vecdb-server-"))
+        folder = _socket_folder()
         self._kept = kept
         self._crew = Crew(self._workers, folder, os.getpid(), writes=not self._config.read_only)
         signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)

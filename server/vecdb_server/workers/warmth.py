@@ -16,7 +16,7 @@ import threading
 import time
 
 import vecdb
-from vecdb import VecdbError
+from vecdb import NotFound, VecdbError
 from vecdb_server.app import search_once
 from vecdb_server.logs import log
 
@@ -30,12 +30,12 @@ def warm_up(path: str) -> bool:
     """Load what searches of this directory need. What cannot be loaded each process loads for itself. Returns whether
     there is a directory that can be read.
     """
-    if not os.path.exists(path):
-        return False
     warm = True
     try:
         with vecdb.open(path, read_only=True) as db:
             _search_kinds(db)
+    except NotFound:
+        return False
     except (VecdbError, OSError) as error:
         log.warning("kernels are not shared", reason=str(error))
         warm = False

@@ -14,17 +14,11 @@ import numpy as np
 import pytest
 
 import vecdb
-from tests.support.server import draining, ledger
+from tests.support.server import draining
 from tests.support.server.crew import WorkersProcess, gone
 from tests.support.server.driver import (
-    FAST_RECONNECTS,
     PATIENCE_S,
-    Client,
-    outcome,
-    token,
-    until_ready,
 )
-from vecdb_server.security import tokens
 
 DIM = 8
 

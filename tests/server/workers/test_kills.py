@@ -114,10 +114,12 @@ class Load:
         goals |= {self.revoker: self.revoker.done + 1}
         refused = [one.refused + 2 for one in self.strangers]
         until(
-            lambda: not all(one.is_alive() for one in self.all)
-            or (
-                all(one.done >= goal for one, goal in goals.items())
-                and all(one.refused >= goal for one, goal in zip(self.strangers, refused, strict=True))
+            lambda: (
+                not all(one.is_alive() for one in self.all)
+                or (
+                    all(one.done >= goal for one, goal in goals.items())
+                    and all(one.refused >= goal for one, goal in zip(self.strangers, refused, strict=True))
+                )
             )
         )
         self.check()

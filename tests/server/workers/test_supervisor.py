@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.server.certificates import Authority, write
 from tests.support.server.driver import PATIENCE_S
+from vecdb import Unavailable
 from vecdb_server.app import Server
 from vecdb_server.config import Config
 from vecdb_server.workers import supervisor as supervisors
@@ -97,6 +98,19 @@ def test_where_the_system_makes_no_process_it_is_tried_again_later(
     now[0] = made._due[place]
     made._step()
     assert made._pids == {4_711: place} and made._due == {}
+
+
+def test_sockets_lie_where_their_addresses_are_short_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (long := tmp_path / ("x" * 100)).mkdir()
+    (short := tmp_path / "s").mkdir()
+    monkeypatch.setattr(supervisors.tempfile, "tempdir", str(long))
+    monkeypatch.setattr(supervisors, "_FOLDER_BYTES_MAX", len(str(tmp_path)) + 30)
+    monkeypatch.setattr(supervisors, "_OTHER_FOLDERS", (str(tmp_path / "none"), str(short)))
+    made = supervisors._socket_folder()
+    assert made.parent == short and made.stat().st_mode & 0o077 == 0 and list(long.iterdir()) == []
+    monkeypatch.setattr(supervisors, "_OTHER_FOLDERS", (str(tmp_path / "none"),))
+    with pytest.raises(Unavailable, match=r"set TMPDIR to one with a short name.*longer than.*none: No such file"):
+        supervisors._socket_folder()
 
 
 @pytest.mark.parametrize("place", [WRITER, 1])
