@@ -32,6 +32,7 @@ _WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "Dro
 _CHANGES = (
     "CreateCollection", "DropCollection", "RenameCollection", "SetAlias", "DropAlias", "Ingest", "SetMetadata",
 )  # fmt: skip  # as long as a write, but not repeated
+_PACKED = ("Ingest",)  # its requests are bytes already
 _LONG = ("Evaluate", "Tune")  # whatever `timeout` is
 READS = frozenset((_GREETING, *_READS, "List"))  # change nothing: a copy answers them as well as the writer
 REPEATED = frozenset((*_READS, *_WRITES, "List"))
@@ -59,7 +60,9 @@ def callables(channel: Any) -> dict[str, Any]:
         make = getattr(channel, f"{sends}_{'stream' if method.server_streaming else 'unary'}")
         found[method.name] = make(
             f"/{method.containing_service.full_name}/{method.name}",
-            request_serializer=message_factory.GetMessageClass(method.input_type).SerializeToString,
+            request_serializer=None
+            if method.name in _PACKED
+            else message_factory.GetMessageClass(method.input_type).SerializeToString,
             response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
             _registered_method=True,
         )
