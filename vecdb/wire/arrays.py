@@ -17,7 +17,7 @@ from vecdb.schema import element_type, elements
 from vecdb.v1 import common_pb2
 from vecdb.validate import AccessLists, IdBatch, SomeVectors
 from vecdb.validate.common import check_rows
-from vecdb.validate.tenants import check_pairs
+from vecdb.validate.tenants import TenantColumns, check_pairs
 
 DTYPES: dict[common_pb2.DataType, np.dtype[Any]] = {
     common_pb2.DATA_TYPE_UNSPECIFIED: np.dtype("<f4"),
@@ -162,19 +162,25 @@ def tenants_of(request: Any) -> frozenset[str] | list[list[str]] | None:
     if found == "tenants":
         return frozenset(request.tenants.names)
     if found == "tenant_columns":
-        return _lists_of(request.tenant_columns)
+        return _columns_of(request.tenant_columns).lists()
     lists = request.tenants_each.lists
     check_rows(len(lists), "lists of tenants")
     return [list(one.names) for one in lists]
 
 
-def _lists_of(columns: common_pb2.TenantColumns) -> list[list[str]]:
+def tenant_columns_of(request: Any) -> TenantColumns | frozenset[str] | list[list[str]] | None:
+    """The same, but columns stay what they are."""
+    if request.WhichOneof("access") == "tenant_columns":
+        return _columns_of(request.tenant_columns)
+    return tenants_of(request)
+
+
+def _columns_of(columns: common_pb2.TenantColumns) -> TenantColumns:
     check_rows(len(columns.counts), "lists of tenants")
     check_pairs(len(columns.which))
-    names, which, ends = list(columns.names), list(columns.which), np.cumsum(ints_of(columns.counts)).tolist()
-    if (ends[-1] if ends else 0) != len(which):
-        raise InvalidArgument(f"tenants: counts are of {sum(columns.counts):,} names, {len(which):,} are there")
-    if which and max(which) >= len(names):
-        raise InvalidArgument(f"tenants: place {max(which):,} is asked for, there are {len(names):,} names")
-    chosen = [names[at] for at in which]
-    return [chosen[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    found = TenantColumns(list(columns.names), ints_of(columns.counts), ints_of(columns.which))
+    if (total := int(found.counts.sum())) != len(found.which):
+        raise InvalidArgument(f"tenants: counts are of {total:,} names, {len(found.which):,} are there")
+    if (last := int(found.which.max(initial=-1))) >= len(found.names):
+        raise InvalidArgument(f"tenants: place {last:,} is asked for, there are {len(found.names):,} names")
+    return found

@@ -15,6 +15,7 @@ from vecdb.wire.arrays import (
     id_list_message,
     ids_of,
     some_vectors_of,
+    tenant_columns_of,
     tenants_of,
     vector_bytes,
     vector_bytes_max,
@@ -336,12 +337,12 @@ def _add(docs: Collection, request: Any, caller: Caller) -> list[Any]:
 
 def _access(docs: Collection, request: Any, caller: Caller) -> tuple[str, Any, bool]:
     """Whose the records of a write are, who may see them, and whether lists that are there stay."""
+    if caller.tenant is None:  # it may name any: lists need not be looked through here
+        return caller.owner(request.owner), tenant_columns_of(request), request.keep_tenants
     tenants = caller.granted(tenants_of(request), docs.name)
     caller.check_receivers(tenants, docs)
     keep = request.keep_tenants
-    if (
-        caller.tenant is not None and tenants is None
-    ):  # its records keep their access lists; new records are seen by the tenant alone
+    if tenants is None:  # its records keep their access lists; new records are seen by the tenant alone
         tenants, keep = [caller.tenant], True
     return caller.owner(request.owner), tenants, keep
 
