@@ -135,7 +135,13 @@ class Server:
         self._interceptor = CallInterceptor(config, self._tokens, admission, self.metrics, hidden_path, place.secret)
         self.context = ServerContext(db, config, admission, place)
         self.context.check_message = self._interceptor.check_message
+        self.context.check_caller = self._interceptor.check_caller
         self.connections_max = connections_max(config.connections_max)
+        if self.connections_max < config.connections_max and config.socket is None:
+            log.warning(
+                "fewer connections than wanted are taken: the limit of open files (ulimit -n) allows no more",
+                connections_max=self.connections_max, wanted=config.connections_max,
+            )  # fmt: skip
         options = [
             *_OPTIONS,
             ("grpc.so_reuseport", int(place.sharers > 1)),  # a second server on the port must fail, not share it
@@ -309,7 +315,9 @@ def prepare(config: Config, **facts: Any) -> None:
 
 
 def serve_alone(config: Config, listens: Callable[[str], None] = lambda _: None) -> None:
-    """Serve in this process until SIGTERM or SIGINT. listens : is told where. Raises what `Server.start` raises."""
+    """Serve in this process until SIGTERM, SIGINT or SIGHUP. listens : is told where. Raises what
+    `Server.start` raises.
+    """
     prepare(config)
     announce(config)
     server = Server(config)
@@ -319,7 +327,10 @@ def serve_alone(config: Config, listens: Callable[[str], None] = lambda _: None)
         say_where(listen, server.metrics_port)
         listens(listen)
 
-    run(server, (signal.SIGTERM, signal.SIGINT), say)
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup does
+        ends.append(signal.SIGHUP)
+    run(server, ends, say)
 
 
 def announce(config: Config) -> None:

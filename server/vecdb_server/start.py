@@ -6,7 +6,9 @@ from vecdb_server.config import Config, workers_of
 
 
 def serve(config: Config) -> None:
-    """Run until SIGTERM or SIGINT. Raises what `Server.start` raises; Unavailable where a console lacks a library."""
+    """Run until SIGTERM, SIGINT or SIGHUP. Raises what `Server.start` raises; Unavailable where a console lacks a
+    library.
+    """
     from vecdb_server.workers.console import ConsoleProcess
 
     workers, console = workers_of(config), ConsoleProcess(config)

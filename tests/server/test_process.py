@@ -135,6 +135,14 @@ def test_a_stream_that_is_idle_does_not_hold_up_the_end(tmp_path: Path) -> None:
         client.close()
 
 
+def test_where_files_allow_few_connections_the_log_says_so(tmp_path: Path) -> None:
+    with Process(tmp_path / "db", tmp_path, prefix=("sh", "-c", 'ulimit -n 100; exec "$@"', "sh")) as process:
+        process.ports()
+        assert process.end() == 0
+        [line] = [line for line in process.log().splitlines() if "ulimit -n" in line]
+        assert json.loads(line)["connections_max"] == 50 and json.loads(line)["wanted"] == 1_000
+
+
 # -- clients across a restart ----------------------------------------------------------------------
 
 
@@ -155,4 +163,4 @@ def test_clients_go_on_after_a_restart_with_the_same_channel(tmp_path: Path, vec
         until_ready(client)
         assert client.nearest("docs", vectors[7], 1) == [7]
         client.close()
-        assert process.end() == 0
+        assert process.end(signal.SIGHUP) == 0 and '"closed"' in process.log()  # its terminal is gone

@@ -32,6 +32,7 @@ _WRITES = ("Write", "Update", "Delete", "Grant", "Revoke", "CreateTenants", "Dro
 _CHANGES = (
     "CreateCollection", "DropCollection", "RenameCollection", "SetAlias", "DropAlias", "Ingest", "SetMetadata",
 )  # fmt: skip  # as long as a write, but not repeated
+_PACKED = ("Ingest",)  # its requests are bytes already
 _LONG = ("Evaluate", "Tune")  # whatever `timeout` is
 READS = frozenset((_GREETING, *_READS, "List"))  # change nothing: a copy answers them as well as the writer
 REPEATED = frozenset((*_READS, *_WRITES, "List"))
@@ -59,7 +60,9 @@ def callables(channel: Any) -> dict[str, Any]:
         make = getattr(channel, f"{sends}_{'stream' if method.server_streaming else 'unary'}")
         found[method.name] = make(
             f"/{method.containing_service.full_name}/{method.name}",
-            request_serializer=message_factory.GetMessageClass(method.input_type).SerializeToString,
+            request_serializer=None
+            if method.name in _PACKED
+            else message_factory.GetMessageClass(method.input_type).SerializeToString,
             response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
             _registered_method=True,
         )
@@ -81,6 +84,6 @@ def options(target: Target) -> list[tuple[str, Any]]:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),  # short, because a restart takes a second
         ("grpc.min_reconnect_backoff_ms", 5_000),  # how long a handshake may take
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.enable_http_proxy", int(not target.local)),
     ]

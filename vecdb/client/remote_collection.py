@@ -40,6 +40,7 @@ from vecdb.wire.arrays import (
     vectors_message,
     without_vectors_bits,
 )
+from vecdb.wire.bulk_writes import BulkWrite
 from vecdb.wire.filters import (
     facets_of,
     field_facts_of,
@@ -105,7 +106,7 @@ class RemoteCollection:
     # -- writes ------------------------------------------------------------------------------------
 
     def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int:
-        request = self._write(batch, slice(0, batch.ids.n), owner, mode, _or_new(request_id))
+        request = self._write(batch, slice(0, batch.ids.n), owner, mode, _or_new(request_id)).message()
         _check_size(request, "write it in several calls, or with atomic=False")
         count: int = self._connection.call("Write", request, self._learning(batch.vectors, _count))
         return count
@@ -163,10 +164,10 @@ class RemoteCollection:
 
     def put_all(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> int:
         writes = self._writes(batches, owner, mode)
-        return self._connection.ingest(IngestStream(writes, lambda write: self._note_dim(write.vectors.dim)))
+        return self._connection.ingest(IngestStream(writes, self._note_dim))
 
-    def _writes(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> Iterator[records_pb2.WriteRequest]:
-        """The messages of batches; a batch with large fields becomes several."""
+    def _writes(self, batches: Iterable[Batch], owner: bytes, mode: Mode) -> Iterator[BulkWrite]:
+        """The writes of batches; a batch with large fields becomes several."""
         call = uuid.uuid4().hex
         number = 0
         for batch in batches:
@@ -174,7 +175,7 @@ class RemoteCollection:
                 yield self._write(batch, part, owner, mode, f"{call}-{number}")
                 number += 1
 
-    def _write(self, batch: Batch, part: slice, owner: bytes, mode: Mode, request_id: str) -> records_pb2.WriteRequest:
+    def _write(self, batch: Batch, part: slice, owner: bytes, mode: Mode, request_id: str) -> BulkWrite:
         rows = part.stop - part.start
         is_whole = rows == batch.ids.n
         some = SomeVectors(batch.vectors, batch.bare)
@@ -184,11 +185,10 @@ class RemoteCollection:
         lists = batch.tenants
         if lists is not None and not is_whole:
             lists = lists.take(np.arange(part.start, part.stop), batch.ids.n)
-        return records_pb2.WriteRequest(
+        write = records_pb2.WriteRequest(
             collection=self._name,
             mode=_MODES[mode],
             ids=ids_message(batch.ids, part),
-            vectors=vectors_message(some.vectors) if len(some.vectors) or some.bare is None else None,
             without_vectors=without_vectors_bits(some.bare),
             fields=fields_message(batch.fields if batch.fields is None or is_whole else batch.fields[part]),
             owner=owner.decode(),
@@ -196,6 +196,7 @@ class RemoteCollection:
             keep_tenants=lists is not None and lists.kept,
             **access_fields(lists, rows),
         )
+        return BulkWrite(write, some.vectors if len(some.vectors) or some.bare is None else None)
 
     def update(
         self,

@@ -13,9 +13,9 @@ from typing import Any
 from vecdb.client.channel import PASSING, REPEATED, WRITE_S
 from vecdb.client.status_errors import retry_after, status_of
 
-_ATTEMPTS_MAX = 45  # in a row without an answer: together they take about as long as a write may take
+_ATTEMPTS_MAX = 180  # in a row without an answer: together they take about as long as a write may take
 _FIRST_WAIT_S = 0.2
-_WAIT_MAX_S = 2.0  # short, because a server that restarts often is up for moments only
+_WAIT_MAX_S = 0.5  # short: a server is back within two seconds, and one that restarts often is up for moments only
 
 
 class RetryPolicy:

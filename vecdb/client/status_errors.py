@@ -119,7 +119,7 @@ def unreachable(text: str, *, secure: bool) -> str:
         return text
     if last[2].startswith(_CLOSED):
         wanted = _WANTS_CERTIFICATE if secure else _WANTS_TLS
-        return f"it closed the connection at once: where it wants {wanted}"
+        return f"it closed the connection at once: it may have as many as it takes; where it wants {wanted}"
     return last[2]
 
 

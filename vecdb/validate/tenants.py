@@ -41,6 +41,23 @@ class AccessLists:
         return AccessLists(self.names, left[left >= 0], self.which[left >= 0], self.kept)
 
 
+@dataclass(frozen=True, slots=True)
+class TenantColumns:
+    """A list of names for each record, as a message has them: all names in a row, and how many are of each record.
+
+    names : texts.   counts : int64[n], whose sum is the length of `which`.   which : int64, places in names.
+    """
+
+    names: list[str]
+    counts: NDArray[np.int64]
+    which: NDArray[np.int64]
+
+    def lists(self) -> list[list[str]]:
+        ends = np.cumsum(self.counts).tolist()
+        chosen = [self.names[at] for at in self.which.tolist()]
+        return [chosen[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
 def tenant_name(name: object) -> bytes:
     """UTF-8 of a tenant's name: 1 to 256 bytes."""
     if not isinstance(name, str):
@@ -85,6 +102,9 @@ def access_lists(tenants: object, n: int, *, single: bool, kept: bool = False) -
 
     single : the call is about one bare id, whose tenants are one list.   kept : of AccessLists.
     """
+    if isinstance(tenants, TenantColumns):
+        _check_lists(len(tenants.counts), n, single)
+        return _of_columns(tenants, n, kept)
     listed = frozenset([tenants]) if isinstance(tenants, str) else listed_tenants(tenants, n)
     names = sum(isinstance(one, str) for one in listed)
     if names == len(listed):
@@ -94,11 +114,15 @@ def access_lists(tenants: object, n: int, *, single: bool, kept: bool = False) -
         raise InvalidArgument(
             "tenants has names and lists of names: pass one list of names for all records, or a list of lists, one each"
         )
+    _check_lists(len(listed), n, single)
+    return _one_each(parts, n, kept)
+
+
+def _check_lists(lists: int, n: int, single: bool) -> None:
     if single:
         raise InvalidArgument("tenants of one bare id must be one list of names, got a list of lists")
-    if len(listed) != n:
-        raise InvalidArgument(f"got {n:,} ids and {len(listed):,} lists of tenants: pass one per id, or one for all")
-    return _one_each(parts, n, kept)
+    if lists != n:
+        raise InvalidArgument(f"got {n:,} ids and {lists:,} lists of tenants: pass one per id, or one for all")
 
 
 def listed_tenants(tenants: object, n: int) -> list[Any] | tuple[Any, ...] | frozenset[str]:
@@ -174,6 +198,22 @@ def _one_each(parts: Sequence[Sequence[Any]], n: int, kept: bool) -> AccessLists
         found = [place[name] for one in parts[start:stop] for name in one]
         which[at : at + len(found)] = found
         at += len(found)
-    pairs = np.unique(np.repeat(np.arange(n), lengths) * max(1, len(names)) + which)
+    return _each_once(names, lengths, which, kept)
+
+
+def _of_columns(given: TenantColumns, n: int, kept: bool) -> AccessLists:
+    _refuse_many(len(given.which), int(given.counts.max(initial=0)))
+    used = np.unique(given.which).tolist()
+    encoded = {name: tenant_name(name) for name in _distinct(given.names[at] for at in used)}
+    names = sorted(encoded.values())
+    place = {name: i for i, name in enumerate(names)}
+    places = np.zeros(len(given.names), np.int64)
+    places[used] = [place[encoded[given.names[at]]] for at in used]
+    return _each_once(names, given.counts, places[given.which], kept)
+
+
+def _each_once(names: list[bytes], lengths: NDArray[np.int64], which: NDArray[np.int64], kept: bool) -> AccessLists:
+    """lengths : int64[n], pairs of each record.   which : int64[pairs], places in names, which may repeat."""
+    pairs = np.unique(np.repeat(np.arange(len(lengths)), lengths) * max(1, len(names)) + which)
     records, which = np.divmod(pairs, max(1, len(names)))
     return AccessLists(names, records, which, kept)

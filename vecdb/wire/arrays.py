@@ -17,7 +17,7 @@ from vecdb.schema import element_type, elements
 from vecdb.v1 import common_pb2
 from vecdb.validate import AccessLists, IdBatch, SomeVectors
 from vecdb.validate.common import check_rows
-from vecdb.validate.tenants import check_pairs
+from vecdb.validate.tenants import TenantColumns, check_pairs
 
 DTYPES: dict[common_pb2.DataType, np.dtype[Any]] = {
     common_pb2.DATA_TYPE_UNSPECIFIED: np.dtype("<f4"),
@@ -51,21 +51,30 @@ def little_bytes(array: NDArray[Any]) -> bytes:
     return (array.byteswap() if _SWAPPED else array).tobytes()
 
 
-def vectors_of(message: common_pb2.Vectors, what: str = "vectors") -> NDArray[Any]:
-    """[n, dim], read-only. Raises InvalidArgument where bytes and shape do not agree."""
+def little_view(array: NDArray[Any]) -> memoryview:
+    """The same bytes where they lie, if the array is contiguous. The caller must not change it meanwhile."""
+    return np.ascontiguousarray(array.byteswap() if _SWAPPED else array).data.cast("B")
+
+
+def vectors_of(
+    message: common_pb2.Vectors, what: str = "vectors", numbers: NDArray[np.uint8] | None = None
+) -> NDArray[Any]:
+    """[n, dim], read-only. numbers : the bytes of `data` where the message itself lacks them; they need not be aligned.
+    Raises InvalidArgument where bytes and shape do not agree.
+    """
     dtype = DTYPES.get(message.dtype)
     if dtype is None:
         raise InvalidArgument(f"{what}: data type {message.dtype} is unknown")
     if not 1 <= message.dim <= dim_max:
         raise InvalidArgument(f"{what}: dim must be from 1 to {dim_max:,}, got {message.dim:,}")
     row_bytes = message.dim * dtype.itemsize
-    data = message.data  # each access makes a copy
+    data = np.frombuffer(message.data, np.uint8) if numbers is None else numbers  # each access to it makes a copy
     if len(data) % row_bytes:
         raise InvalidArgument(
             f"{what}: {len(data):,} bytes are no whole number of vectors of {row_bytes:,} bytes "
             f"({message.dim:,} x {dtype.name})"
         )
-    found: NDArray[Any] = np.frombuffer(data, dtype).reshape(-1, message.dim)
+    found: NDArray[Any] = data.view(dtype).reshape(-1, message.dim)
     return found
 
 
@@ -74,13 +83,15 @@ def without_vectors_bits(bare: NDArray[np.bool_] | None) -> bytes:
     return b"" if bare is None else np.packbits(bare, bitorder="little").tobytes()
 
 
-def some_vectors_of(request: Any) -> Any:
-    """Vectors of a write, as `vecdb.validate` takes them. Raises InvalidArgument."""
+def some_vectors_of(request: Any, numbers: NDArray[np.uint8] | None = None) -> Any:
+    """Vectors of a write, as `vecdb.validate` takes them. numbers : as in `vectors_of`. Raises InvalidArgument."""
     bits = request.without_vectors
     if not bits:
-        return vectors_of(request.vectors)
+        return vectors_of(request.vectors, numbers=numbers)
     check_rows(8 * (len(bits) - 1), "records")  # before anything of that size is made
-    found = vectors_of(request.vectors) if request.HasField("vectors") else np.empty((0, 1), np.float32)
+    found = np.empty((0, 1), np.float32)
+    if request.HasField("vectors"):
+        found = vectors_of(request.vectors, numbers=numbers)
     marks = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little").astype(bool)
     n = len(found) + int(marks.sum())
     check_rows(n, "records")
@@ -151,19 +162,25 @@ def tenants_of(request: Any) -> frozenset[str] | list[list[str]] | None:
     if found == "tenants":
         return frozenset(request.tenants.names)
     if found == "tenant_columns":
-        return _lists_of(request.tenant_columns)
+        return _columns_of(request.tenant_columns).lists()
     lists = request.tenants_each.lists
     check_rows(len(lists), "lists of tenants")
     return [list(one.names) for one in lists]
 
 
-def _lists_of(columns: common_pb2.TenantColumns) -> list[list[str]]:
+def tenant_columns_of(request: Any) -> TenantColumns | frozenset[str] | list[list[str]] | None:
+    """The same, but columns stay what they are."""
+    if request.WhichOneof("access") == "tenant_columns":
+        return _columns_of(request.tenant_columns)
+    return tenants_of(request)
+
+
+def _columns_of(columns: common_pb2.TenantColumns) -> TenantColumns:
     check_rows(len(columns.counts), "lists of tenants")
     check_pairs(len(columns.which))
-    names, which, ends = list(columns.names), list(columns.which), np.cumsum(ints_of(columns.counts)).tolist()
-    if (ends[-1] if ends else 0) != len(which):
-        raise InvalidArgument(f"tenants: counts are of {sum(columns.counts):,} names, {len(which):,} are there")
-    if which and max(which) >= len(names):
-        raise InvalidArgument(f"tenants: place {max(which):,} is asked for, there are {len(names):,} names")
-    chosen = [names[at] for at in which]
-    return [chosen[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    found = TenantColumns(list(columns.names), ints_of(columns.counts), ints_of(columns.which))
+    if (total := int(found.counts.sum())) != len(found.which):
+        raise InvalidArgument(f"tenants: counts are of {total:,} names, {len(found.which):,} are there")
+    if (last := int(found.which.max(initial=-1))) >= len(found.names):
+        raise InvalidArgument(f"tenants: place {last:,} is asked for, there are {len(found.names):,} names")
+    return found

@@ -2,6 +2,9 @@
 
     headers -> token -> permission -> rate -> (message is read) -> size -> room -> service -> answer, or a status
 
+An answer that comes late, or is one of several, waits for another look at the token, which may have been revoked
+meanwhile.
+
 A call that is refused by its headers is answered before its message is read. Handlers are made once for each rpc and
 caller, so that a call costs two look-ups, a hash of its token and two counts. Calls of services that are not vecdb's
 (reflection) pass the same checks, and gRPC finds their handlers.
@@ -41,6 +44,7 @@ Behaviour = Callable[[Any, Caller, Any], Any]
 _REFLECTION = reflection_pb2.ServerReflectionRequest.DESCRIPTOR
 _unary_unary = grpc.unary_unary_rpc_method_handler
 SECRET, PEER = "vecdb-secret", "vecdb-peer"  # what a process of the server says to another
+_LATE_S = 0.5  # a call that took longer is answered only if its token still counts
 _ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
@@ -179,6 +183,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def check_message(self, message: Any, caller: Caller) -> None:
         """Checks each message of a stream, which may outlive its token. Raises InvalidArgument, Refused."""
         raise_fault(message)
+        self.check_caller(caller)
+
+    def check_caller(self, caller: Caller) -> None:
+        """Checks that the token of a call that goes on still counts. Raises Refused."""
         if caller.expired() or (self._tokens is not None and not self._tokens.holds(caller)):
             raise _unauthenticated("the token has expired or was revoked", caller)
 
@@ -296,7 +304,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     slow.ended()
                     raise_fault(request)
                 answer = behaviour(request, caller, context)
-                return answer if isinstance(answer, bytes) else await answer
+                if not isinstance(answer, bytes):
+                    answer = await answer
+                if account is not None and time.perf_counter() - started > _LATE_S:
+                    self.check_caller(caller)
+                return answer
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 raise

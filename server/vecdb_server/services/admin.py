@@ -57,7 +57,7 @@ class Admin:
         async def report_progress(done: int, total: int) -> None:
             await context.write(admin_pb2.CheckDatabaseResponse())
 
-        problems = await self._server.run_long(lambda progress: self._server.db.check(), report_progress)
+        problems = await self._server.run_long(caller, lambda progress: self._server.db.check(), report_progress)
         await context.write(admin_pb2.CheckDatabaseResponse(done=True, problems=problems))
 
     async def Backup(self, request: Any, caller: Caller, context: Any) -> None:
@@ -65,6 +65,7 @@ class Admin:
         log.info("backup", caller=caller.name, name=request.name)
         await run_reporting(
             self._server,
+            caller,
             context,
             admin_pb2.BackupResponse,
             lambda progress: self._backup(folder, request.keep or None, progress),
@@ -97,11 +98,15 @@ class Admin:
 
     async def Vacuum(self, request: Any, caller: Caller, context: Any) -> None:
         await run_reporting(
-            self._server, context, admin_pb2.VacuumResponse, lambda progress: self._server.db.vacuum(progress=progress)
+            self._server,
+            caller,
+            context,
+            admin_pb2.VacuumResponse,
+            lambda progress: self._server.db.vacuum(progress=progress),
         )
 
 
-async def run_reporting(server: ServerContext, context: Any, message: Any, operation: Any) -> None:
+async def run_reporting(server: ServerContext, caller: Caller, context: Any, message: Any, operation: Any) -> None:
     """Run a long operation; messages report its progress, and the last one reports that it is done.
 
     message : the class of the messages.   operation : called with a progress callback.
@@ -119,5 +124,5 @@ async def run_reporting(server: ServerContext, context: Any, message: Any, opera
 
         operation(remember)
 
-    await server.run_long(run, report_progress)
+    await server.run_long(caller, run, report_progress)
     await report_progress(last[1], last[1])

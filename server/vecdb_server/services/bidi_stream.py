@@ -27,20 +27,22 @@ PENDING_MAX = 8
 
 class BidiStream:
     """messages : gRPC's iterator of requests.   admit : called for each message; may raise, or return an awaitable.
-    leave : called when the answer of the oldest message that was admitted has been sent.   idle_s : how long the sender
-    may send nothing.   slow_reader_s : how long it may read nothing; then give_up(error) ends the call.
+    leave : called when the answer of the oldest message that was admitted has been sent.   check : called before an
+    answer that was waited for is sent; may raise.   idle_s : how long the sender may send nothing.   slow_reader_s :
+    how long it may read nothing; then give_up(error) ends the call.
     """
 
     def __init__(
         self, messages: AsyncIterator[Any], context: Any, admit: Callable[[Any], Awaitable[None] | None],
         leave: Callable[[], None] = lambda: None, give_up: Callable[[Refused], Awaitable[None]] | None = None, *,
-        idle_s: float = 60.0, slow_reader_s: float = 60.0,
+        check: Callable[[], None] = lambda: None, idle_s: float = 60.0, slow_reader_s: float = 60.0,
     ) -> None:  # fmt: skip
         self._messages = messages
         self._context = context
         self._admit = admit
         self._leave = leave
         self._give_up = give_up or _nothing
+        self._check = check
         self._idle_s, self._slow_reader_s = idle_s, slow_reader_s
         self._changed_at = 0.0  # by the loop's clock: when it began to read, or to write
         self._writing = False
@@ -145,6 +147,7 @@ class BidiStream:
             try:
                 if hasattr(answer, "__await__"):
                     answer = await answer
+                    self._check()
                 await self._write(answer)
             except Exception as error:
                 self._drop_pending()

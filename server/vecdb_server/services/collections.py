@@ -95,18 +95,20 @@ class Collections:
         async def report_progress(done: int, total: int) -> None:
             await context.write(pb.CheckCollectionResponse())
 
-        problems = await self._server.run_long(lambda progress: docs.check(), report_progress)
+        problems = await self._server.run_long(caller, lambda progress: docs.check(), report_progress)
         await context.write(pb.CheckCollectionResponse(done=True, problems=problems))
 
     async def OptimizeCollection(self, request: Any, caller: Caller, context: Any) -> None:
         docs = await self._server.collection(caller, request.collection)
         threads = min(request.threads or self._server.threads_max, self._server.threads_max)
-        await self._run_reporting(context, pb.OptimizeCollectionResponse, docs.optimize, threads=threads)
+        await self._run_reporting(caller, context, pb.OptimizeCollectionResponse, docs.optimize, threads=threads)
 
     async def ReindexCollection(self, request: Any, caller: Caller, context: Any) -> None:
         docs = await self._server.collection(caller, request.collection)
         log.info("reindex", caller=caller.name, collection=request.collection)
-        await self._run_reporting(context, pb.ReindexCollectionResponse, docs.reindex, index=index_of(request.index))
+        await self._run_reporting(
+            caller, context, pb.ReindexCollectionResponse, docs.reindex, index=index_of(request.index)
+        )
 
     async def ClearCollection(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -122,10 +124,14 @@ class Collections:
 
     async def VacuumCollection(self, request: Any, caller: Caller, context: Any) -> None:
         docs = await self._server.collection(caller, request.collection)
-        await self._run_reporting(context, pb.VacuumCollectionResponse, docs.vacuum)
+        await self._run_reporting(caller, context, pb.VacuumCollectionResponse, docs.vacuum)
 
-    async def _run_reporting(self, context: Any, message: Any, operation: Callable[..., None], **options: Any) -> None:
-        await run_reporting(self._server, context, message, lambda progress: operation(progress=progress, **options))
+    async def _run_reporting(
+        self, caller: Caller, context: Any, message: Any, operation: Callable[..., None], **options: Any
+    ) -> None:
+        await run_reporting(
+            self._server, caller, context, message, lambda progress: operation(progress=progress, **options)
+        )
 
 
 def _message(docs: Collection, caller: Caller) -> Any:

@@ -70,6 +70,7 @@ class ServerContext:
         self.long_operations = LongOperations(config.long_operations)
         self.draining = False
         self.check_message: Callable[[Any, Caller], None] = lambda message, caller: None  # set to the interceptor's
+        self.check_caller: Callable[[Caller], None] = lambda caller: None  # the same
         self.streams: set[BidiStream] = set()
         self.answer_bytes_max = config.message_bytes_max  # as large as a request may be
         self.cursors = CursorSeal(place.cursor_key)
@@ -250,9 +251,11 @@ class ServerContext:
         return await self.write(caller, context, marked)
 
     async def run_long(
-        self, run: Callable[[Progress], Any], report: Callable[[int, int], Awaitable[None]] | None
+        self, caller: Caller, run: Callable[[Progress], Any], report: Callable[[int, int], Awaitable[None]] | None
     ) -> Any:
-        """run(progress) on a thread of its own; report(done, total) now and then. It is stopped when the call ends."""
+        """run(progress) on a thread of its own; report(done, total) now and then. It is stopped when the call ends.
+        Raises Refused once the caller's token does not count any more.
+        """
         if self.draining:
             raise Unavailable("the server is shutting down")
         if self.long_operations.full:
@@ -261,12 +264,12 @@ class ServerContext:
             )
         operation = self.long_operations.start(run)
         try:
-            while report is not None:
-                done, _ = await asyncio.wait([operation.future], timeout=_PROGRESS_S)
-                if done:
-                    break
-                await report(operation.done, operation.total)
-            return await operation.future
+            while not (await asyncio.wait([operation.future], timeout=_PROGRESS_S))[0]:
+                self.check_caller(caller)
+                if report is not None:
+                    await report(operation.done, operation.total)
+            self.check_caller(caller)
+            return operation.future.result()
         finally:
             operation.stopped = True
 
@@ -286,11 +289,13 @@ class ServerContext:
                 "ask for it in several calls"
             )
 
-    async def send(self, context: Any, message: Any, release: Callable[[], None]) -> None:
+    async def send(self, caller: Caller, context: Any, message: Any, release: Callable[[], None]) -> None:
         """Send one message of an answer that holds a resource while it goes on. Where the client reads nothing for
-        too long, release() gives the resource back, and the call ends. Raises Refused.
+        too long, or its token does not count any more, release() gives the resource back, and the call ends. Raises
+        Refused.
         """
         try:
+            self.check_caller(caller)
             await send_if_read(context, message, self.config.slow_reader_s, ": list again")
         except Refused:
             release()
@@ -331,6 +336,7 @@ class ServerContext:
             admit,
             leave,
             give_up,
+            check=lambda: self.check_caller(caller),
             idle_s=self.config.stream_idle_s,
             slow_reader_s=self.config.slow_reader_s,
         )

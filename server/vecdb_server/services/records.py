@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from vecdb import Collection, InvalidArgument, LimitExceeded, Record
 from vecdb.v1 import records_pb2 as pb
@@ -15,11 +15,13 @@ from vecdb.wire.arrays import (
     id_list_message,
     ids_of,
     some_vectors_of,
+    tenant_columns_of,
     tenants_of,
     vector_bytes,
     vector_bytes_max,
     vectors_of,
 )
+from vecdb.wire.bulk_writes import ingest_request_of
 from vecdb.wire.filters import RECORDS_MAX, Tree, matches
 from vecdb.wire.messages import fields_of, one_field_map, record_message
 from vecdb_server.security.auth import Caller
@@ -27,6 +29,7 @@ from vecdb_server.security.cursors import CursorSeal
 from vecdb_server.services.context import request_key
 from vecdb_server.services.field_facts import FactsOfFields
 from vecdb_server.services.pipeline import TwoStagePipeline
+from vecdb_server.status_errors import parse_message
 
 _MODES: dict[pb.WriteMode, Literal["upsert", "insert", "skip"]] = {
     pb.WRITE_MODE_UNSPECIFIED: "upsert",
@@ -40,6 +43,12 @@ _LIST_BYTES = 4 << 20  # the approximate size of one message of a list
 
 
 class Records(FactsOfFields):
+    """`Ingest` gets its requests as bytes, and returns those of its answers: they are read on a thread, beside the
+    commit of the batch before, and their vectors stay where they are.
+    """
+
+    raw: ClassVar = {"Ingest": None}
+
     # -- writes --------------------------------------------------------------------------------------
 
     async def Write(self, request: Any, caller: Caller, context: Any) -> Any:
@@ -53,31 +62,37 @@ class Records(FactsOfFields):
         return pb.WriteResponse(count=count, sequence=self._server.sequence_for(caller))
 
     async def Ingest(self, requests: Any, caller: Caller, context: Any) -> None:
-        collection, pipeline = "", TwoStagePipeline()
+        names, pipeline = [""], TwoStagePipeline()
 
-        def begin(request: Any) -> Any:
-            nonlocal collection
-            collection = request.write.collection or collection
-            return asyncio.ensure_future(self._ingest_batch(collection, request, caller, context, pipeline))
+        def begin(request: bytes) -> Any:
+            return asyncio.ensure_future(self._ingest_batch(names, request, caller, context, pipeline))
 
         await self._server.serve_stream(requests, caller, context, begin)
 
     async def _ingest_batch(
-        self, collection: str, request: Any, caller: Caller, context: Any, pipeline: TwoStagePipeline
-    ) -> Any:
-        """Checks one batch while the batch before it is written. Batches are written in the order in which they came,
-        because a later one may overwrite records of an earlier one.
+        self, names: list[str], data: bytes, caller: Caller, context: Any, pipeline: TwoStagePipeline
+    ) -> bytes:
+        """Reads and checks one batch while the batch before it is written. Batches are written in the order in which
+        they came, because a later one may overwrite records of an earlier one. names : [collection of the batch before]
         """
+        server, number = self._server, 0
 
         async def prepare() -> Callable[[], int]:
-            docs = await self._server.collection(caller, collection, writes_records=True)
-            write: Callable[[], int] = await self._server.write(
-                caller, context, lambda: _prepare(docs, request.write, caller), streamed=True
+            nonlocal number
+            request, numbers = await server.write(
+                caller, context, lambda: parse_message(ingest_request_of, data), streamed=True
+            )
+            number, names[0] = request.batch, request.write.collection or names[0]
+            docs = await server.collection(caller, names[0], writes_records=True)
+            write: Callable[[], int] = await server.write(
+                caller, context, lambda: _prepare(docs, request.write, caller, numbers), streamed=True
             )
             return write
 
-        count = await pipeline.run(prepare, lambda write: self._server.write(caller, context, write, streamed=True))
-        return pb.IngestResponse(batch=request.batch, count=count, sequence=self._server.sequence_for(caller))
+        count = await pipeline.run(prepare, lambda write: server.write(caller, context, write, streamed=True))
+        answer = pb.IngestResponse(batch=number, count=count, sequence=server.sequence_for(caller))
+        made: bytes = answer.SerializeToString()
+        return made
 
     async def Update(self, request: Any, caller: Caller, context: Any) -> Any:
         docs = await self._server.collection(caller, request.collection)
@@ -193,7 +208,7 @@ class Records(FactsOfFields):
         try:
             while messages := await self._server.kernels.run(caller.group, lambda stop: pages.next()):
                 for message in messages:
-                    await self._server.send(context, message, release)
+                    await self._server.send(caller, context, message, release)
         finally:
             release()
 
@@ -287,15 +302,15 @@ def _owner_read(request: Any, caller: Caller) -> str | None:
     return caller.owner_matched(request) if request.HasField("only_owner") else None
 
 
-def _prepare(docs: Collection, request: Any, caller: Caller) -> Callable[[], int]:
-    """Checks a write. The result makes it when it is called."""
+def _prepare(docs: Collection, request: Any, caller: Caller, numbers: Any = None) -> Callable[[], int]:
+    """Checks a write. The result makes it when it is called. numbers : of its vectors, where the message lacks them."""
     mode = _MODES.get(request.mode)
     if mode is None:
         raise InvalidArgument(f"write mode {request.mode} is unknown, or not one of this call")
     owner, tenants, keep = _access(docs, request, caller)
     return docs.prepare(
         ids_of(request.ids),
-        some_vectors_of(request),
+        some_vectors_of(request, numbers),
         fields_of(request.fields) if request.HasField("fields") else None,
         tenants,
         keep_tenants=keep,
@@ -322,12 +337,12 @@ def _add(docs: Collection, request: Any, caller: Caller) -> list[Any]:
 
 def _access(docs: Collection, request: Any, caller: Caller) -> tuple[str, Any, bool]:
     """Whose the records of a write are, who may see them, and whether lists that are there stay."""
+    if caller.tenant is None:  # it may name any: lists need not be looked through here
+        return caller.owner(request.owner), tenant_columns_of(request), request.keep_tenants
     tenants = caller.granted(tenants_of(request), docs.name)
     caller.check_receivers(tenants, docs)
     keep = request.keep_tenants
-    if (
-        caller.tenant is not None and tenants is None
-    ):  # its records keep their access lists; new records are seen by the tenant alone
+    if tenants is None:  # its records keep their access lists; new records are seen by the tenant alone
         tenants, keep = [caller.tenant], True
     return caller.owner(request.owner), tenants, keep
 

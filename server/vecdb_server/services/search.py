@@ -111,7 +111,7 @@ class Search:
         queries, limit = vectors_of(request.queries, "queries"), request.limit or _LIMIT
         node = await self._server.filter_of(caller, request)
         curve = await self._server.run_long(
-            lambda progress: docs.tune(queries, request.recall or _RECALL, limit, filter=node), None
+            caller, lambda progress: docs.tune(queries, request.recall or _RECALL, limit, filter=node), None
         )
         return pb.TuneResponse(curve_json=report(curve))
 

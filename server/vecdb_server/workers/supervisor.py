@@ -1,8 +1,8 @@
 """The process that starts the others: the one that writes, then those that read. It serves nobody itself.
 
-    reserve the port -> fork the writer -> it listens on its socket -> load what all need -> fork the workers
+    reserve the port -> load what all need -> fork the writer -> it listens on its socket -> fork the workers
     a process ends       what it held is let go, another is forked in its place
-    SIGTERM, SIGINT      the workers drain, then the writer; those that take too long are killed
+    SIGTERM and the like the workers drain, then the writer; those that take too long are killed
     the supervisor ends  however it does: the system kills the others
 
 It has one thread, opens nothing that it keeps, and waits for signals, so that it can fork at any time.
@@ -22,24 +22,45 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vecdb import VecdbError
+from vecdb import Unavailable, VecdbError
 from vecdb_server import app
 from vecdb_server.config import Config
 from vecdb_server.logs import log
 from vecdb_server.workers import ports
-from vecdb_server.workers.board import LISTENING, WRITER
+from vecdb_server.workers.board import LISTENING, SERVING, WRITER
 from vecdb_server.workers.place import Crew, CrewPlace, WorkerPlace, WriterPlace
 from vecdb_server.workers.warmth import warm_up
 
-_ENDS = signal.SIGTERM, signal.SIGINT
+_ENDS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP  # one that is ignored, as nohup does, stays ignored
 _DRAIN = signal.SIGUSR1  # to the writer, which must not end before the workers, whoever else is told
 _WATCHED = (*_ENDS, signal.SIGCHLD)
 _BLOCKED = (*_WATCHED, _DRAIN)  # in all of them, until they listen
 _POLL_S, _IDLE_S = 0.05, 1.0
 _NOT_SERVED = 1  # exit code of a process that could not start
 _KILL_AFTER_S = 5.0  # beyond `grace_s`
-_FIRST_PAUSE_S, _PAUSE_MAX_S, _SOUND_S = 0.1, 5.0, 10.0  # before a process is started anew that did not last
+_FIRST_PAUSE_S, _PAUSE_MAX_S = 0.1, 5.0  # before a process is started anew that ended before it served anybody
 _PR_SET_PDEATHSIG = 1
+_OTHER_FOLDERS = "/tmp", "/dev/shm"
+_FOLDER_BYTES_MAX = 80  # the address of a socket has 107 bytes at most
+
+
+def _socket_folder() -> Path:
+    """A new folder for the sockets of the processes, for this user alone. Raises Unavailable where none can be made."""
+    reasons = []
+    for parent in (None, *_OTHER_FOLDERS):  # None: what TMPDIR says, or the system's
+        try:
+            found = Path(tempfile.mkdtemp(prefix="vecdb-server-", dir=parent))
+        except OSError as error:
+            reasons.append(f"{parent or 'TMPDIR'}: {error.strerror or error}")
+            continue
+        if len(os.fsencode(found)) <= _FOLDER_BYTES_MAX:
+            return found
+        found.rmdir()
+        reasons.append(f"{found.parent}: the address of a socket would be longer than the system takes")
+    raise Unavailable(
+        "workers need a folder for their sockets; set TMPDIR to one with a short name that can be written "
+        f"({'; '.join(reasons)})"
+    )
 
 
 class Supervisor:
@@ -50,21 +71,20 @@ class Supervisor:
         self._workers = workers
         self._listens = listens
         self._pids: dict[int, int] = {}  # process number -> place
-        self._began: dict[int, float] = {}  # by place
-        self._pauses: dict[int, float] = {}
+        self._pauses: dict[int, float] = {}  # by place, of those that did not come to serve: the next one
         self._due: dict[int, float] = {}  # places whose process is to be started, and when
         self._draining = self._said = self._failed = False
         self._libc = ctypes.CDLL(None)
 
     def serve(self) -> None:
-        """Run until SIGTERM or SIGINT. Raises Unavailable where the port is taken, SystemExit where a process cannot
-        start: it has said why.
+        """Run until SIGTERM, SIGINT or SIGHUP. Raises Unavailable where the port is taken, SystemExit where a process
+        cannot start: it has said why.
         """
         app.prepare(self._config, role="supervisor", pid=os.getpid())
         app.announce(self._config)
         address, kept = ports.reserve(self._config.listen)
         self._config = replace(self._config, listen=address)
-        folder = Path(tempfile.mkdtemp(prefix="vecdb-server-"))
+        folder = _socket_folder()
         self._kept = kept
         self._crew = Crew(self._workers, folder, os.getpid(), writes=not self._config.read_only)
         signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
@@ -86,12 +106,13 @@ class Supervisor:
 
     def _begin(self) -> None:
         board = self._crew.board
+        warm = warm_up(self._config.path)
         if self._crew.writes:
             self._due[WRITER] = 0.0
             while board.state(WRITER) < LISTENING and not self._draining and not self._failed:
                 self._step()
-        if not self._draining and not self._failed:
-            warm_up(self._config.path)
+        if not warm and not self._draining and not self._failed:
+            warm_up(self._config.path)  # by now the writer has made the directory, or mended it
         for place in range(1, self._workers + 1):
             self._due[place] = 0.0
 
@@ -126,6 +147,7 @@ class Supervisor:
         place = self._pids.pop(pid, None)
         if place is None:
             return
+        served = self._crew.board.state(place) >= SERVING
         self._crew.gone(place)
         if self._draining:
             return
@@ -134,9 +156,8 @@ class Supervisor:
         if code == _NOT_SERVED and not self._said:
             self._failed = True  # it has said why, and would say so again
             return
-        lasted = time.monotonic() - self._began[place] > _SOUND_S
-        pause_s = 0.0 if lasted or place not in self._pauses else self._pauses[place]
-        self._pauses[place] = _FIRST_PAUSE_S if lasted else min(_PAUSE_MAX_S, max(_FIRST_PAUSE_S, 2 * pause_s))
+        pause_s = 0.0 if served else self._pauses.get(place, 0.0)
+        self._pauses[place] = 0.0 if served else min(_PAUSE_MAX_S, max(_FIRST_PAUSE_S, 2 * pause_s))
         self._due[place] = time.monotonic() + pause_s
 
     def _end(self) -> None:
@@ -183,7 +204,6 @@ class Supervisor:
         if pid == 0:
             self._be(place, writer)
         self._pids[pid] = place
-        self._began[place] = time.monotonic()
 
     def _be(self, place: int, writer: int) -> NoReturn:
         """In the new process: be the writer, or a worker, to the end."""

@@ -197,7 +197,7 @@ def test_at_most_eight_batches_of_a_stream_are_unanswered(
 
     async def watched(self: BidiStream, begin: Any) -> None:
         def one(request: Any) -> Any:
-            begun.append(request.batch)
+            begun.append(records_pb2.IngestRequest.FromString(request).batch)
             return begin(request)
 
         await serve(self, one)

@@ -4,6 +4,7 @@ they are. Real processes, two workers.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -60,7 +61,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     made = House(tmp_path_factory.mktemp("house"))
     with made.process as process:
         yield made
-        assert process.end() == 0
+        assert process.end(signal.SIGHUP) == 0
+        assert process.log().count('"closed"') == 3  # all of them drained
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,11 @@ import pytest
 
 from tests.support.server.certificates import Authority, write
 from tests.support.server.driver import PATIENCE_S
+from vecdb import Unavailable
 from vecdb_server.app import Server
 from vecdb_server.config import Config
 from vecdb_server.workers import supervisor as supervisors
-from vecdb_server.workers.board import LISTENING, WRITER
+from vecdb_server.workers.board import LISTENING, SERVING, STARTING, WRITER
 from vecdb_server.workers.place import Crew
 from vecdb_server.workers.supervisor import Supervisor
 
@@ -40,7 +41,6 @@ class Begun(Supervisor):
     def _fork(self, place: int) -> None:
         self.forked.append(place)
         self._pids[len(self.forked)] = place
-        self._began[place] = 0.0
         if self._code_of(len(self.forked)) is None:
             self._crew.board.set_state(place, LISTENING)
 
@@ -61,7 +61,7 @@ def config(tmp_path: Path) -> Config:
 def test_a_first_writer_that_dies_is_started_anew(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisors, "warm_up", lambda path: None)
+    monkeypatch.setattr(supervisors, "warm_up", lambda path: True)
     made = Begun(config, tmp_path, lambda n: 3 if n == 1 else None)
     made._begin()
     assert made.forked == [WRITER, WRITER] and not made._failed
@@ -71,7 +71,7 @@ def test_a_first_writer_that_dies_is_started_anew(
 def test_one_that_has_said_why_it_cannot_start_is_not(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisors, "warm_up", lambda path: None)
+    monkeypatch.setattr(supervisors, "warm_up", lambda path: True)
     made = Begun(config, tmp_path, lambda n: 1)
     made._begin()
     assert made.forked == [WRITER] and made._failed
@@ -98,6 +98,42 @@ def test_where_the_system_makes_no_process_it_is_tried_again_later(
     now[0] = made._due[place]
     made._step()
     assert made._pids == {4_711: place} and made._due == {}
+
+
+def test_sockets_lie_where_their_addresses_are_short_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (long := tmp_path / ("x" * 100)).mkdir()
+    (short := tmp_path / "s").mkdir()
+    monkeypatch.setattr(supervisors.tempfile, "tempdir", str(long))
+    monkeypatch.setattr(supervisors, "_FOLDER_BYTES_MAX", len(str(tmp_path)) + 30)
+    monkeypatch.setattr(supervisors, "_OTHER_FOLDERS", (str(tmp_path / "none"), str(short)))
+    made = supervisors._socket_folder()
+    assert made.parent == short and made.stat().st_mode & 0o077 == 0 and list(long.iterdir()) == []
+    monkeypatch.setattr(supervisors, "_OTHER_FOLDERS", (str(tmp_path / "none"),))
+    with pytest.raises(Unavailable, match=r"set TMPDIR to one with a short name.*longer than.*none: No such file"):
+        supervisors._socket_folder()
+
+
+@pytest.mark.parametrize("place", [WRITER, 1])
+def test_what_served_is_started_anew_at_once_however_often_and_what_did_not_later_each_time(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    monkeypatch.setattr(supervisors.time, "monotonic", lambda: 100.0)
+    made = Begun(config, tmp_path)
+    made._said = True
+
+    def pauses(state: int, times: int) -> list[float]:
+        found = []
+        for _ in range(times):
+            made._pids[4_711] = place
+            made._crew.board.set_state(place, state)
+            made._ended(4_711, 9)
+            found.append(round(made._due.pop(place) - 100.0, 3))
+        return found
+
+    assert pauses(SERVING, 20) == [0.0] * 20
+    assert pauses(LISTENING, 8) == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+    assert pauses(SERVING, 2) == [0.0] * 2
+    assert pauses(STARTING, 3) == [0.0, 0.1, 0.2]
 
 
 async def _page_over_tls(server: Server, trusted: ssl.SSLContext) -> str:

@@ -21,6 +21,7 @@ from vecdb.v1 import records_pb2, tenants_pb2
 DIM, ROWS, TENANTS = 8, 10, ("acme", "beta")
 # RESOURCE_EXHAUSTED: there was less patience than work.   CANCELLED: a server that ends has not taken the call in yet
 RESUMED = {grpc.StatusCode[name] for name in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED")}
+PAUSE_S = 0.02  # where there is no server: one that is being started shall have the processor
 State = tuple[int, frozenset[str]] | None  # version and tenants; None: not there
 
 
@@ -96,12 +97,12 @@ class Writer(Worker):
         while True:
             try:
                 patience_s = float(self.rng.choice([0.002, 0.005, 0.01, 5]))
-                answer = rpc(request, timeout=patience_s)
+                answer = rpc(request, metadata=self.client.metadata, timeout=patience_s)
                 break
             except grpc.RpcError as error:
                 assert error.code() in RESUMED, error
                 self.repeats += 1
-                if self.stop.is_set():
+                if self.stop.is_set() or (error.code() is grpc.StatusCode.UNAVAILABLE and self.stop.wait(PAUSE_S)):
                     return
         assert answer.count == ROWS, f"{request.request_id} was applied to {answer.count}: a second time?"
         block.acknowledged = number

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vecdb.cli.options import refuse_foreign
+from vecdb.cli.options import has_database, refuse_foreign
 from vecdb.errors import VecdbError
 
 
@@ -67,7 +67,8 @@ def serve(
         raise VecdbError(f"the server needs {error.name}: pip install 'vecdb-engine[server]'") from None
     try:
         settings = load(flags, file=config)
-        refuse_foreign(str(settings.path))
+        if not has_database(str(settings.path)):  # a server that is started again is wanted at once
+            refuse_foreign(str(settings.path))
         run(settings)
     except (VecdbError, OSError) as error:  # in the format of the log, for whoever collects it
         configure("info")

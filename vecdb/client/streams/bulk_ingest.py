@@ -19,19 +19,27 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from vecdb.client.retry import RetryPolicy
 from vecdb.errors import Unavailable
-from vecdb.v1 import records_pb2
+from vecdb.wire.bulk_writes import BulkWrite
 
 UNANSWERED_MAX = 4
 
 
-class IngestStream:
-    """writes : WriteRequests, each with its own request_id.   written : called with each that was carried out."""
+class _Message(NamedTuple):
+    """data : of an IngestRequest.   dim : of its vectors; 0 where it has none."""
 
-    def __init__(self, writes: Iterator[Any], written: Callable[[Any], None] = lambda write: None) -> None:
+    batch: int
+    data: bytes
+    dim: int
+
+
+class IngestStream:
+    """writes : each with its own request_id.   written : called with the dim of each that was carried out."""
+
+    def __init__(self, writes: Iterator[BulkWrite], written: Callable[[int], None] = lambda dim: None) -> None:
         self._writes = writes
         self._written = written
         self._lock = (
@@ -42,8 +50,8 @@ class IngestStream:
         self._retry = RetryPolicy()
         self._window = 0
         self._count = 0
-        self._again: deque[Any] = deque()
-        self._unanswered: deque[Any] = deque()
+        self._again: deque[_Message] = deque()
+        self._unanswered: deque[_Message] = deque()
         self._error: BaseException | None = None
 
     def begin(self) -> int:
@@ -60,35 +68,36 @@ class IngestStream:
         with self._lock:
             self._attempt += attempt == self._attempt
 
-    def next(self, attempt: int) -> Any:
-        """The next IngestRequest; None where there are no more, or the attempt has ended."""
+    def next(self, attempt: int) -> bytes | None:
+        """The bytes of the next IngestRequest; None where there are no more, or the attempt has ended."""
         with self._lock:
             if attempt != self._attempt:
                 return None
             message = self._again.popleft() if self._again else self._make()
-            if message is not None:
-                self._unanswered.append(message)
-            return message
+            if message is None:
+                return None
+            self._unanswered.append(message)
+            return message.data
 
-    def _make(self) -> Any:
+    def _make(self) -> _Message | None:
         if self._error is not None:
             return None
         try:
             write = next(self._writes, None)
+            if write is None:
+                return None
+            self._made += 1
+            return _Message(self._made, write.packed(self._made), write.dim)
         except BaseException as error:
             self._error = error
             return None
-        if write is None:
-            return None
-        self._made += 1
-        return records_pb2.IngestRequest(batch=self._made, write=write)
 
     def answered(self, answer: Any) -> int:
         """Takes an answer. Returns how many more batches may be sent now."""
         message = self._unanswered.popleft()
         assert answer.batch == message.batch, (answer.batch, message.batch)
         self._count += answer.count
-        self._written(message.write)
+        self._written(message.dim)
         self._retry.reset()
         more = 2 if self._window < UNANSWERED_MAX else 1
         self._window += more - 1
