@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from vecdb.shards.birth import ATTEMPTS
 
 DIM = 16
 EXACT = vecdb.SearchParams(exact=True)
+RESHAPED_ROWS = int(os.environ.get("VECDB_RESHAPED_ROWS", "20000"))
+_UPSERTED = 20_000
 
 
 def data(n: int, seed: int = 0) -> Any:
@@ -161,14 +164,15 @@ def test_a_worker_that_is_killed_while_it_searches_is_replaced(ray: Any, tmp_pat
 def test_a_worker_that_is_killed_while_it_reshapes_is_replaced(ray: Any, tmp_path: Path, name: str, step: str) -> None:
     cluster = WrittenCluster(tmp_path, 2)
     cluster.create()
-    cluster.upsert(list(range(20_000)))
+    for first in range(0, RESHAPED_ROWS, _UPSERTED):
+        cluster.upsert(list(range(first, min(first + _UPSERTED, RESHAPED_ROWS))))
     killed: list[int] = []
 
     def report(now: str, done: int, total: int) -> None:
         if now == step and not killed:
             killed.append(kill_one(name))
             if step != "caught up":
-                cluster.upsert(list(range(30_000, 30_010)))
+                cluster.upsert(list(range(RESHAPED_ROWS, RESHAPED_ROWS + 10)))
                 cluster.delete(list(range(10)))
         elif now == "catching up":
             cluster.close()
