@@ -15,6 +15,7 @@ import dataclasses
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ _HEADER_BYTES_MAX = 16 << 10
 _TOKENS_POLL_S = 1.0
 _CONNECTIONS_POLL_S = 2.0
 _LOG_POLL_S = 1.0
+_LOG_POLLS = 6  # within `staleness_s`, where that is more often: workers rely on it
 _DRAIN_POLL_S, _QUIET_POLLS = 0.2, 5
 _SWITCH_S = 2e-4  # Python's switch interval: how long a search on the event loop waits for another thread
 
@@ -124,7 +126,7 @@ class Server:
         return vecdb.open(
             config.path, read_only=config.read_only, durability=config.durability,  # type: ignore[arg-type]
             memory_budget_bytes=config.memory_budget_bytes, log=config.log, follow=config.follow,
-            staleness_s=config.staleness_s or None,
+            staleness_s=config.staleness_s or None, lease=config.lease and config.log is not None,
         )  # fmt: skip
 
     def _build(self, db: vecdb.Database) -> None:
@@ -220,16 +222,22 @@ class Server:
             full = count >= self.connections_max
 
     async def _watch_log(self, db: vecdb.Database) -> None:
-        """Once another has taken over, health says so, and whoever reads the directory beside this process is told."""
+        """Once another has taken over, or may have, health says so, and who reads the directory beside this process is
+        told.
+        """
+        pause_s = min(_LOG_POLL_S, self.config.staleness_s / _LOG_POLLS)
         while True:
-            await asyncio.sleep(_LOG_POLL_S)
             with contextlib.suppress(VecdbError):
-                facts = await asyncio.to_thread(db.stats, disk=False)
-                if facts["log"]["replaced"]:
-                    log.error("another writer has taken over", reason=facts["log"]["trouble"])
+                asked = time.monotonic()
+                facts = (await asyncio.to_thread(db.stats, disk=False))["log"]
+                if facts["lease"] is not None:
+                    self.place.leased(asked - facts["lease"]["confirmed_s"] + facts["lease"]["staleness_s"])
+                if facts["replaced"]:
+                    log.error("another writer has taken over", reason=facts["trouble"])
                     self.place.replaced()
                     self.tell_health()
                     return
+            await asyncio.sleep(pause_s)
 
     async def _watch_tokens(self, tokens: Tokens) -> None:
         while True:

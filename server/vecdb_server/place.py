@@ -22,6 +22,7 @@ from vecdb_server.security.auth import WRITES
 from vecdb_server.security.counters import Counters, LocalCounters
 
 KEY_BYTES = 64  # of what seals cursors
+REPLACED = "fenced: another writer has taken over this database, which is read here no more; ask that one, or a copy"
 
 
 class Place:
@@ -84,7 +85,7 @@ class Place:
 
     def is_whole(self) -> bool:
         """Whether the other processes that a call may need are there, and what this server has is not of the past."""
-        return not self.is_replaced()
+        return self.refusal() is None
 
     def is_replaced(self) -> bool:
         """Whether another server has taken over the log of this database."""
@@ -93,6 +94,15 @@ class Place:
     def replaced(self) -> None:
         """It has: this process, which wrote it, knows."""
         self._replaced = True
+
+    def leased(self, until: float) -> None:
+        """Nobody else writes the database until then, by the monotonic clock: this process, which writes it, knows."""
+
+    def refusal(self) -> str | None:
+        """Why calls may not be answered from the directory by now; None where they may, as far as the database does not
+        refuse them itself.
+        """
+        return REPLACED if self.is_replaced() else None
 
     def listens(self, server: Any) -> None:
         """The server has begun to answer. server : the app.Server."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import vecdb
+from tests.support.replication.copies import lapse, log_of
 from tests.support.server.crew import WorkersProcess
 from tests.support.server.driver import PATIENCE_S, Client, Running, search_request
 from vecdb import limits
@@ -110,6 +113,71 @@ def test_workers_of_a_server_that_was_replaced_answer_no_more(tmp_path: Path) ->
             health = health_pb2_grpc.HealthStub(client.channel)
             while health.Check(health_pb2.HealthCheckRequest()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
                 assert time.monotonic() < ends
+
+
+def test_a_server_whose_lease_has_run_out_reads_no_more(serving: Callable[..., Running], tmp_path: Path) -> None:
+    running = serving("writer", log=f"file://{tmp_path}/bucket", lease=True, staleness_s=60.0)
+    db, client = running.server.context.db, Client(running.address)
+    db.create_collection("docs", 8, "l2").upsert(range(20), VECTORS[:20])
+    reads = (
+        (client.search.Search, search_request("docs", VECTORS[:1], 1)),
+        (client.records.Get, records_pb2.GetRequest(collection="docs", ids=id_list_message([1]))),
+    )
+    for rpc, request in reads:
+        client(rpc, request)
+    lapse(db)
+    for rpc, request in reads:
+        with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE[^{]*does not answer from the past"):
+            client(rpc, request)
+    with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE[^{]*does not answer from the past"):
+        list(client.records.List(records_pb2.ListRequest(collection="docs")))
+    message = records_pb2.WriteRequest(
+        collection="docs", ids=id_list_message([1]), vectors=vectors_message(VECTORS[:1])
+    )
+    assert client(client.records.Write, message).count == 1 and log_of(db).flush(PATIENCE_S)
+    for rpc, request in reads:  # the log has just taken a commit
+        client(rpc, request)
+    client.close()
+
+
+@pytest.mark.slow  # four seconds: processes start
+def test_workers_stop_where_their_writer_stands_still(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/bucket"
+    with WorkersProcess(tmp_path / "writer", tmp_path, 2, "--log", url, "--lease", "--staleness-s", "0.5") as server:
+        server.ready()
+        with vecdb.open(f"grpc://{server.address}") as db:
+            db.create_collection("docs", 8, "l2").upsert(range(20), VECTORS[:20])
+        clients, [writer] = server.clients(), server.pids("writer")
+
+        def until(wanted: bool) -> None:
+            """All workers answer, or none does."""
+            ends = time.monotonic() + PATIENCE_S
+            for client in clients:
+                while answers(client) != wanted:
+                    assert time.monotonic() < ends
+
+        until(True)
+        os.kill(writer, signal.SIGSTOP)
+        until(False)
+        vecdb.open(tmp_path / "copy", follow=url).close()
+        vecdb.promote(tmp_path / "copy", url)
+        assert not any(map(answers, clients))
+        os.kill(writer, signal.SIGCONT)
+        with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE[^{]*fenced"):
+            while True:
+                for client in clients:
+                    assert not answers(client, again=True)
+
+
+def answers(client: Client, *, again: bool = False) -> bool:
+    """Whether a worker does, and not from the past. again : raise what says that it never will."""
+    try:
+        assert client.nearest("docs", VECTORS[3], 1) == [3]
+        return True
+    except grpc.RpcError as error:
+        if "not answered from the past" not in str(error) and (again or "fenced" not in str(error)):
+            raise
+        return False
 
 
 def test_answers_to_writes_say_the_commit(serving: Callable[..., Running]) -> None:

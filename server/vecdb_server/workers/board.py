@@ -22,7 +22,7 @@ from typing import Any
 GONE, STARTING, LISTENING, SERVING, DRAINING = range(5)
 WRITER = 0  # the place of the writing process; workers follow
 GAUGES = ("kernels_queued", "kernels_running", "writers_queued", "writers_running", "long_operations")
-_NAMES, _METRICS_PORT, _WRITERS, _REPLACED = range(4)
+_NAMES, _METRICS_PORT, _WRITERS, _REPLACED, _LEASED_UNTIL = range(5)
 _SERVER_WORDS = 8
 _PID, _STATE, _SINCE = range(3)
 _FIRST_GAUGE = 3
@@ -80,6 +80,17 @@ class Board:
 
     def replaced(self) -> None:
         self.words[_REPLACED] = 1
+
+    @property
+    def leased_until(self) -> float:
+        """Until when, by this machine's monotonic clock in seconds, it is known that nobody else writes this database.
+        Written by the writer; what it knew before it ended holds on.
+        """
+        return int(self.words[_LEASED_UNTIL]) / 1e9
+
+    @leased_until.setter
+    def leased_until(self, time_s: float) -> None:
+        self.words[_LEASED_UNTIL] = int(time_s * 1e9)
 
     # -- of each process -----------------------------------------------------------------------------
 
