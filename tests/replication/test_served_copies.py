@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,15 +17,19 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import vecdb
+from tests.support.answers.command_line import CommandRunner
 from tests.support.replication.copies import lapse, log_of
 from tests.support.server.crew import WorkersProcess
 from tests.support.server.driver import PATIENCE_S, Client, Running, search_request
 from vecdb import limits
+from vecdb.replication.bucket import open_bucket
+from vecdb.replication.log import following, link
 from vecdb.v1 import admin_pb2, common_pb2, records_pb2, tenants_pb2
 from vecdb.wire.arrays import id_list_message, vectors_message
 from vecdb_server import app
 from vecdb_server.config import Config, checked, workers_of
 
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 VECTORS = np.random.default_rng(5).normal(size=(40, 8)).astype(np.float32)
 
 
@@ -79,9 +84,10 @@ def test_a_server_that_was_replaced_says_so_and_answers_no_more(
         docs.upsert(range(20), VECTORS[:20])
         assert docs.search(VECTORS[3], 1).ids.tolist() == [3]
         vecdb.open(tmp_path / "copy", follow=url).close()
-        assert running.server.health._status == health_pb2.HealthCheckResponse.SERVING
+        assert running.server.health.status() == running.server.health.status("vecdb.write") == SERVING
         vecdb.promote(tmp_path / "copy", url)
-        running.until(lambda: running.server.health._status == health_pb2.HealthCheckResponse.NOT_SERVING)
+        running.until(lambda: running.server.health.status() == NOT_SERVING)
+        assert running.server.health.status("vecdb.write") == NOT_SERVING
         assert db.stats()["log"]["replaced"]
     client = Client(running.address)
     for rpc, request in (
@@ -113,6 +119,77 @@ def test_workers_of_a_server_that_was_replaced_answer_no_more(tmp_path: Path) ->
             health = health_pb2_grpc.HealthStub(client.channel)
             while health.Check(health_pb2.HealthCheckRequest()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
                 assert time.monotonic() < ends
+
+
+class Away:
+    """A bucket that is away while the event is set."""
+
+    def __init__(self, bucket: Any, away: threading.Event) -> None:
+        self._bucket, self._away = bucket, away
+
+    def __getattr__(self, name: str) -> Any:
+        if self._away.is_set() and name in ("get", "create", "list"):
+            raise vecdb.Unavailable("the bucket is away")
+        return getattr(self._bucket, name)
+
+
+def health_of(running: Running) -> tuple[bool, bool, bool]:
+    """Whether reads are answered, writes taken, the log reached: as health says."""
+    return tuple(running.server.health.status(name) == SERVING for name in ("", "vecdb.write", "vecdb.log"))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("settings", "well", "away"),
+    [
+        ({"follow": "log"}, (True, False, True), (False, False, False)),
+        ({"follow": "log", "staleness_s": 0.0}, (True, False, True), (True, False, False)),
+        ({"log": "log"}, (True, True, True), (True, True, False)),
+        ({"log": "log", "durability": "remote"}, (True, True, True), (True, False, False)),
+        ({"log": "log", "lease": True}, (True, True, True), (False, True, False)),
+        ({"log": "log", "lease": True, "durability": "remote"}, (True, True, True), (False, False, False)),
+    ],
+)
+def test_health_says_who_answers_while_the_bucket_is_away(
+    serving: Callable[..., Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any],
+    well: tuple[bool, ...], away: tuple[bool, ...],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(limits, "log_look_s", 0.002)
+    monkeypatch.setattr(limits, "log_poll_s", 0.002)
+    monkeypatch.setattr(app, "_LOG_POLL_S", 0.002)
+    monkeypatch.setattr(following, "_RETRY_LAST_S", 0.01)
+    gone, url = threading.Event(), f"file://{tmp_path}/bucket"
+    with vecdb.open(tmp_path / "first", log=url) as db:
+        db.create_collection("docs", 8, "l2").upsert(range(20), VECTORS[:20])
+        log_of(db).snapshots.wait()
+    monkeypatch.setattr(link, "open_bucket", lambda *a, **o: Away(open_bucket(*a, **o), gone))
+    name = "copy" if "follow" in settings else "first"
+    running = serving(name, **({"staleness_s": 0.2} | settings | {next(iter(settings)): url}))
+    running.until(lambda: health_of(running) == well)
+    client, stub = Client(running.address), health_pb2_grpc.HealthStub(Client(running.address).channel)
+    names = {"", "vecdb.write", "vecdb.log", "vecdb.v1.SearchService"}
+    assert names < set(stub.List(health_pb2.HealthListRequest()).statuses)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service="vecdb.log"), timeout=PATIENCE_S)
+    assert next(watch).status == SERVING
+    gone.set()
+    assert next(watch).status == NOT_SERVING
+    running.until(lambda: health_of(running) == away)
+    assert stub.Check(health_pb2.HealthCheckRequest(service="vecdb.v1.SearchService")).status == (
+        SERVING if away[0] else NOT_SERVING
+    )
+    search = search_request("docs", VECTORS[:1], 1)
+    if away[0]:
+        client(client.search.Search, search)
+    else:
+        with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE[^{]*does not answer from the past"):
+            client(client.search.Search, search)
+    facts = running.server.context.db.stats()["log"]
+    assert facts["answers"] == away[0] and "the bucket is away" in facts["trouble"]
+    shown = CommandRunner().run(["info", "--db", f"grpc://{running.address}"])
+    assert shown.exit_code == 0 and ("reads are refused here: " in shown.output) == (not away[0])
+    gone.clear()
+    assert next(watch).status == SERVING
+    running.until(lambda: health_of(running) == well)
+    client.close()
 
 
 def test_a_server_whose_lease_has_run_out_reads_no_more(serving: Callable[..., Running], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from vecdb.v1 import search_pb2
 from vecdb_server.config import cores
 from vecdb_server.metrics import Metrics
-from vecdb_server.place import KEY_BYTES, Place
+from vecdb_server.place import KEY_BYTES, LogState, Place
 from vecdb_server.security.auth import NEEDS
 from vecdb_server.workers import board as boards
 from vecdb_server.workers import counters
@@ -93,6 +93,11 @@ class CrewPlace(Place):
     def is_replaced(self) -> bool:
         return self.crew.board.is_replaced
 
+    @property
+    def log_state(self) -> LogState:
+        bits = self.crew.board.log_troubles
+        return LogState(*(not bits >> at & 1 for at in range(len(LogState._fields))))
+
     def listens(self, server: Any) -> None:
         self._server = server
         if server.metrics_port:
@@ -131,6 +136,9 @@ class WriterPlace(CrewPlace):
     def replaced(self) -> None:
         self.crew.board.replaced()
 
+    def note_log(self, state: LogState) -> None:
+        self.crew.board.log_troubles = sum((not fine) << at for at, fine in enumerate(state))
+
     def leased(self, until: float) -> None:
         self.crew.board.leased_until = until
 
@@ -161,6 +169,10 @@ class WorkerPlace(CrewPlace):
     def kernel_threads(self, wanted: int) -> int:
         """All workers together have twice as many as there are cores, since callers are not spread evenly."""
         return wanted or max(2, -(-2 * cores() // self.sharers))
+
+    @property
+    def takes_writes(self) -> bool:
+        return self.crew.writes and self.crew.board.state(WRITER) == SERVING
 
     def names_version(self) -> Any:
         return self.crew.board.names_version if self.crew.writes else super().names_version()

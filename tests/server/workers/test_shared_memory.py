@@ -19,6 +19,7 @@ import pytest
 from vecdb import Unavailable
 from vecdb_server import app
 from vecdb_server.config import Config
+from vecdb_server.place import LogState
 from vecdb_server.security.admission import Admission, AdmissionLimits
 from vecdb_server.security.auth import ANONYMOUS
 from vecdb_server.security.counters import NO_BOUND, Counters, LocalCounters
@@ -312,6 +313,23 @@ def test_workers_answer_no_more_once_the_writer_knows_that_it_was_replaced(tmp_p
     crew.board.next_writer()
     assert worker.is_whole()
     ServerContext._follow_names(context)  # type: ignore[arg-type]
+
+
+def test_health_of_a_worker_is_what_the_writer_knows_of_the_log(tmp_path: Path) -> None:
+    crew = Crew(2, tmp_path, 1_000, writes=True)
+    writer, worker = WriterPlace(crew), WorkerPlace(crew, 1, 1.0)
+    for bits in range(8):
+        state = LogState(*(bool(bits >> at & 1) for at in range(3)))
+        writer.note_log(state)
+        assert worker.log_state == writer.log_state == state
+    assert not worker.takes_writes
+    crew.board.begin(boards.WRITER, 7)
+    writer.serves()
+    assert worker.takes_writes
+    writer.note_log(LogState(False, False, False))
+    crew.board.next_writer()
+    assert worker.log_state == LogState()
+    assert not WorkerPlace(Crew(2, tmp_path, 1_000, writes=False), 1, 1.0).takes_writes
 
 
 def test_workers_answer_no_longer_than_the_writer_has_said_beforehand(

@@ -111,6 +111,7 @@ class LogFollower:
             "confirmed_s": None if age == float("inf") else age,
             "staleness_s": self.staleness_s,
             "answers": self._is_fresh(),
+            "writes": False,
             "trouble": self._trouble or None,
         }
 

@@ -293,18 +293,20 @@ class LogWriter:
         self._leaving.set()
 
     def facts(self) -> dict[str, Any]:
-        """For `stats()`. replaced : whether another has taken over.   answers : whether it answers reads.
-        lease : since when that is known, where it needs one.
+        """For `stats()`. replaced : whether another has taken over.   answers, writes : whether reads are answered, and
+        writes taken, as far as is known.   lease : since when nobody has taken over, where reads need that.
         """
         with self._changed:
+            trouble = self._trouble or (self.lease.trouble if self.lease else "")
             return {
                 "url": self.bucket.url,
                 "epoch": self._end.epoch,
                 "sequence": self._end.sequence,
                 "waiting": self._sequence - self._end.sequence,
-                "trouble": self._fenced or self._trouble or (self.lease.trouble if self.lease else "") or None,
+                "trouble": self._fenced or trouble or None,
                 "replaced": self._replaced is not None,
                 "answers": self._answers(),
+                "writes": self._fenced is None and not (self._remote and trouble),
                 "lease": None if self.lease is None else self.lease.facts(),
                 "snapshot": self.snapshots.newest_here,
             }
