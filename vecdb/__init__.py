@@ -111,6 +111,7 @@ def open(
     log: str | None = None,
     follow: str | None = None,
     staleness_s: float | None = 1.0,
+    lease: bool = False,
     token: str | None = None,
     tls: bool | str | PathLike[str] | tuple[Any, Any, Any] | None = None,
     insecure: bool = False,
@@ -139,6 +140,8 @@ def open(
             the copy's own; other processes may open it with `read_only`.
         staleness_s : of a copy: how long ago it may have known the end of the log, in seconds, for it to answer; past
             that it raises Unavailable. None: it always answers.
+        lease : with `log`, for a writer that another may replace: reads raise Unavailable once it has not known for
+            `staleness_s` that nobody has. False: it answers them also while it cannot reach its bucket.
 
     Of a server, or of all servers of a cluster
         token : who asks; it is not sent in plain text to another machine, unless `insecure`.
@@ -163,7 +166,7 @@ def open(
 
     local: dict[str, Any] = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
     if is_remote(path):
-        refuse_options(path, local | {"log": log, "follow": follow, "staleness_s": staleness_s != 1.0})
+        refuse_options(path, local | {"log": log, "follow": follow, "staleness_s": staleness_s != 1.0, "lease": lease})
         refuse_options(path, {"durability": durability != "full", "maintenance": maintenance is not True})
         from vecdb.api.collection import Collection
 
@@ -179,7 +182,7 @@ def open(
     refuse_options(path, {"allow_partial": allow_partial})
     from vecdb.embedded.open import open_database
 
-    local |= {"log": log, "follow": follow, "staleness_s": staleness_s}
+    local |= {"log": log, "follow": follow, "staleness_s": staleness_s, "lease": lease}
     return open_database(path, durability=durability, maintenance=maintenance, **local)
 
 

@@ -490,6 +490,7 @@ def open(
     log: str | None = None,
     follow: str | None = None,
     staleness_s: float | None = 1.0,
+    lease: bool = False,
     token: str | None = None,
     tls: Any = None,
     insecure: bool = False,
@@ -500,7 +501,7 @@ def open(
     local: dict[str, Any] = {"read_only": read_only, "memory_budget_bytes": memory_budget_bytes}
     if is_remote(path):
         served = {"durability": durability != "full", "maintenance": maintenance is not True}
-        copied = {"log": log, "follow": follow, "staleness_s": staleness_s != 1.0}
+        copied = {"log": log, "follow": follow, "staleness_s": staleness_s != 1.0, "lease": lease}
         near_database.refuse_options(path, local | served | copied)
         if is_cluster(path):
             return Opening(functools.partial(_open_cluster, path, token, tls, insecure, timeout, allow_partial))
@@ -508,7 +509,7 @@ def open(
         return Opening(functools.partial(_open_server, path, token, tls, insecure, timeout))
     near_database.refuse_options(path, {"token": token, "tls": tls, "insecure": insecure, "timeout": timeout})
     near_database.refuse_options(path, {"allow_partial": allow_partial})
-    local |= {"log": log, "follow": follow, "staleness_s": staleness_s}
+    local |= {"log": log, "follow": follow, "staleness_s": staleness_s, "lease": lease}
     return Opening(
         functools.partial(_open_directory, path, local | {"durability": durability, "maintenance": maintenance})
     )

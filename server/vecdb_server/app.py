@@ -15,6 +15,7 @@ import dataclasses
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from vecdb.wire.addresses import UNIX
 from vecdb_server import logs, unix_socket
 from vecdb_server.config import Config, host_and_port
 from vecdb_server.logs import log
-from vecdb_server.place import Place
+from vecdb_server.place import LogState, Place
 from vecdb_server.security.admission import Admission, AdmissionLimits
 from vecdb_server.security.connections import connections_max, connections_of
 from vecdb_server.security.interceptor import CallInterceptor
@@ -42,6 +43,7 @@ _HEADER_BYTES_MAX = 16 << 10
 _TOKENS_POLL_S = 1.0
 _CONNECTIONS_POLL_S = 2.0
 _LOG_POLL_S = 1.0
+_LOG_POLLS = 6  # within `staleness_s`, where that is more often: workers rely on it
 _DRAIN_POLL_S, _QUIET_POLLS = 0.2, 5
 _SWITCH_S = 2e-4  # Python's switch interval: how long a search on the event loop waits for another thread
 
@@ -113,7 +115,7 @@ class Server:
         self._tasks.append(asyncio.ensure_future(self._interceptor.slow_messages.watch()))
         if self.config.socket is None:
             self._tasks.append(asyncio.ensure_future(self._watch_connections()))
-        if config.log is not None and config.staleness_s:
+        if config.log is not None or config.follow is not None:
             self._tasks.append(asyncio.ensure_future(self._watch_log(db)))
         self.place.listens(self)
         if self._tokens is not None:
@@ -124,7 +126,7 @@ class Server:
         return vecdb.open(
             config.path, read_only=config.read_only, durability=config.durability,  # type: ignore[arg-type]
             memory_budget_bytes=config.memory_budget_bytes, log=config.log, follow=config.follow,
-            staleness_s=config.staleness_s or None,
+            staleness_s=config.staleness_s or None, lease=config.lease and config.log is not None,
         )  # fmt: skip
 
     def _build(self, db: vecdb.Database) -> None:
@@ -212,8 +214,13 @@ class Server:
         log.info("serving", port=self.port)
 
     def tell_health(self) -> None:
-        """Health is of the whole server: this process is warm, and those that it needs are there."""
-        self.health.set_serving(serving=self.warm and self.place.is_whole())
+        """Health is of the whole server: this process is warm, those that it needs are there, and what the log says."""
+        known, there = self.place.log_state, self.warm and self.place.is_whole()
+        self.health.set_serving(
+            serving=there and known.answers,
+            writes=self.warm and self.place.takes_writes and known.writes,
+            log=self.warm and known.reached,
+        )
 
     async def _watch_connections(self) -> None:
         """gRPC closes a connection beyond the most without a word: the log has one."""
@@ -226,16 +233,26 @@ class Server:
             full = count >= self.connections_max
 
     async def _watch_log(self, db: vecdb.Database) -> None:
-        """Once another has taken over, health says so, and whoever reads the directory beside this process is told."""
+        """Health says what the log keeps this server from, and who reads the directory beside this process is told."""
+        staleness_s = self.config.staleness_s
+        pause_s = min(_LOG_POLL_S, staleness_s / _LOG_POLLS) if staleness_s else _LOG_POLL_S
         while True:
-            await asyncio.sleep(_LOG_POLL_S)
             with contextlib.suppress(VecdbError):
-                facts = await asyncio.to_thread(db.stats, disk=False)
-                if facts["log"]["replaced"]:
-                    log.error("another writer has taken over", reason=facts["log"]["trouble"])
+                asked = time.monotonic()
+                facts = (await asyncio.to_thread(db.stats, disk=False))["log"]
+                state = LogState(facts["answers"], facts["writes"], facts["trouble"] is None)
+                if state[:2] != self.place.log_state[:2]:
+                    log.warning("state of the log", reads=state.answers, writes=state.writes, reason=facts["trouble"])
+                self.place.note_log(state)
+                if facts.get("lease") is not None:
+                    self.place.leased(asked - facts["lease"]["confirmed_s"] + facts["lease"]["staleness_s"])
+                if facts.get("replaced") and staleness_s:
+                    log.error("another writer has taken over", reason=facts["trouble"])
                     self.place.replaced()
-                    self.tell_health()
+                self.tell_health()
+                if facts.get("replaced"):
                     return
+            await asyncio.sleep(pause_s)
 
     async def _watch_tokens(self, tokens: Tokens) -> None:
         while True:

@@ -49,6 +49,7 @@ class Config:
     log: str | None = None  # the URL of a bucket into which every commit goes, for copies
     follow: str | None = None  # the URL of such a log: serve a copy, which `path` is made and kept
     staleness_s: float = 1.0  # of a copy: it answers only while it knew the end of the log so lately; 0: always
+    lease: bool = False  # with a log: reads are refused while it is not known for staleness_s that nobody took over
     kernel_threads: int = 0  # threads for long searches, of each process; 0: one for each core; of a worker see README
     write_threads: int = 32  # how many writes may wait for one commit together
     long_operations: int = 2  # how many builds, backups and the like may run at once
@@ -175,6 +176,8 @@ def checked(config: Config) -> Config:
         raise InvalidArgument("follow is for a copy, which is only read and writes no log: leave read_only and log out")
     if config.log is not None and config.read_only:
         raise InvalidArgument("log is for the server that writes, read_only for one that does not: leave one out")
+    if config.lease and config.log is None and config.follow is None:
+        raise InvalidArgument("lease is for a server that writes a log, which another may take over: give log as well")
     if config.staleness_s < 0:
         raise InvalidArgument(f"staleness_s must not be negative, got {config.staleness_s}")
     if config.workers > 1:

@@ -159,6 +159,8 @@ class DatabaseMetrics:
         for collection, measured in stats["recall"].items():
             recall.add_metric([collection], measured)
         yield recall
+        if "log" in stats:
+            yield from _of_log(stats["log"])
         found = os.statvfs(self._path)
         yield GaugeMetricFamily(
             "vecdb_disk_free_bytes", "Room on the disk of the database.", found.f_bavail * found.f_frsize
@@ -177,6 +179,17 @@ class DatabaseMetrics:
             if changed != self._seen[0]:
                 self._seen = changed, max(map(_made, self._backups.iterdir()), default=None)
         return self._seen[1] or None
+
+
+def _of_log(facts: dict[str, Any]) -> Iterator[Any]:
+    """facts : `stats()["log"]`, of a writer or of a copy."""
+    for name, text, value in (
+        ("reached", "Whether the bucket of the log answers.", facts["trouble"] is None),
+        ("answers", "Whether reads are answered: not by a copy, or a writer with a lease, that was cut off too long.",
+         facts["answers"]),
+        ("waiting", "Commits that are not in the log yet; of a copy 0.", facts.get("waiting", 0)),
+    ):  # fmt: skip
+        yield GaugeMetricFamily(f"vecdb_log_{name}", text, float(value))
 
 
 def _made(backup: Path) -> float:

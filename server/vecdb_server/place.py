@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vecdb import PermissionDenied
 from vecdb_server.config import cores
@@ -22,6 +22,17 @@ from vecdb_server.security.auth import WRITES
 from vecdb_server.security.counters import Counters, LocalCounters
 
 KEY_BYTES = 64  # of what seals cursors
+REPLACED = "fenced: another writer has taken over this database, which is read here no more; ask that one, or a copy"
+
+
+class LogState(NamedTuple):
+    """What a database says of its log. answers : reads are answered.   writes : so are writes.   reached : the bucket
+    answers. All of it where there is no log.
+    """
+
+    answers: bool = True
+    writes: bool = True
+    reached: bool = True
 
 
 class Place:
@@ -41,6 +52,7 @@ class Place:
         """counters, cursor_key : of several processes together; None: this one's own."""
         self.read_only = read_only
         self._replaced = False
+        self._log_state = LogState()
         self._newest: NewestCommit | None = None
         self.counters: Counters = LocalCounters() if counters is None else counters
         self.cursor_key = secrets.token_bytes(KEY_BYTES) if cursor_key is None else cursor_key
@@ -84,7 +96,7 @@ class Place:
 
     def is_whole(self) -> bool:
         """Whether the other processes that a call may need are there, and what this server has is not of the past."""
-        return not self.is_replaced()
+        return self.refusal() is None
 
     def is_replaced(self) -> bool:
         """Whether another server has taken over the log of this database."""
@@ -93,6 +105,29 @@ class Place:
     def replaced(self) -> None:
         """It has: this process, which wrote it, knows."""
         self._replaced = True
+
+    @property
+    def takes_writes(self) -> bool:
+        """Whether writes are done here, or handed on to a process that is there."""
+        return not self.read_only
+
+    @property
+    def log_state(self) -> LogState:
+        """What the process that writes the log, or follows it, knew of it a moment ago."""
+        return self._log_state
+
+    def note_log(self, state: LogState) -> None:
+        """That process is this one."""
+        self._log_state = state
+
+    def leased(self, until: float) -> None:
+        """Nobody else writes the database until then, by the monotonic clock: this process, which writes it, knows."""
+
+    def refusal(self) -> str | None:
+        """Why calls may not be answered from the directory by now; None where they may, as far as the database does not
+        refuse them itself.
+        """
+        return REPLACED if self.is_replaced() else None
 
     def listens(self, server: Any) -> None:
         """The server has begun to answer. server : the app.Server."""

@@ -18,6 +18,7 @@ import pytest
 
 import vecdb
 from tests.support.cluster.in_process import InProcessCluster
+from tests.support.replication.copies import lapse
 from vecdb import limits
 from vecdb.cluster.placement import Placement, Shard
 
@@ -81,6 +82,31 @@ def test_a_copy_answers_where_its_writer_is_gone(start: Callable[..., InProcessC
             assert again.collection("docs").count(tenant="t") == 60
         with pytest.raises(vecdb.Unavailable, match="cannot be reached"):
             docs.with_timeout(0.5).upsert(range(60), VECTORS)
+
+
+def test_a_copy_answers_where_its_writer_may_have_been_replaced(start: Callable[..., InProcessCluster]) -> None:
+    cluster = start(2, logged=True, lease=True, staleness_s=60.0)
+    with cluster.open() as db:
+        docs = filled(db)
+        for shard in (0, 1):
+            cluster.add_copy(shard, f"copy-{shard}")
+        db._backend._shards.members.refresh()
+        db.wait_for(db.sequence())
+        lapse(cluster.running["shard-1"].server.context.db)
+        for at in range(20):
+            assert docs.search(VECTORS[at], 5).ids.tolist() == nearest(VECTORS[at])
+            assert [hits.ids.tolist() for hits in docs.search_stream(VECTORS[at][None], limit=2)] == [
+                nearest(VECTORS[at], limit=2)
+            ]
+        assert docs.count() == 60 and docs.get(range(60))[7].fields == {"n": 7}
+        assert [one.id for page in docs.iter(7, order_by="n") for one in page] == list(range(60))
+        assert docs.facets("n", limit=60) == dict.fromkeys(range(60), 1)
+        assert docs.count(tenant="t") == 60 and db.collections() == ["docs"]
+        assert docs.upsert(range(60), VECTORS) == 60  # a write needs none
+        cluster.stop("copy-1")
+        lapse(cluster.running["shard-1"].server.context.db)
+        with pytest.raises(vecdb.Unavailable, match=r"shard 1 .*does not answer from the past"):
+            docs.search(VECTORS[0])
 
 
 def test_a_shard_without_servers_is_named_or_missing(start: Callable[..., InProcessCluster]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,14 +17,19 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import vecdb
+from tests.support.answers.command_line import CommandRunner
+from tests.support.replication.copies import lapse, log_of
 from tests.support.server.crew import WorkersProcess
 from tests.support.server.driver import PATIENCE_S, Client, Running, search_request
 from vecdb import limits
+from vecdb.replication.bucket import open_bucket
+from vecdb.replication.log import following, link
 from vecdb.v1 import admin_pb2, common_pb2, records_pb2, tenants_pb2
 from vecdb.wire.arrays import id_list_message, vectors_message
 from vecdb_server import app
 from vecdb_server.config import Config, checked, workers_of
 
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 VECTORS = np.random.default_rng(5).normal(size=(40, 8)).astype(np.float32)
 
 
@@ -76,9 +84,10 @@ def test_a_server_that_was_replaced_says_so_and_answers_no_more(
         docs.upsert(range(20), VECTORS[:20])
         assert docs.search(VECTORS[3], 1).ids.tolist() == [3]
         vecdb.open(tmp_path / "copy", follow=url).close()
-        assert running.server.health._status == health_pb2.HealthCheckResponse.SERVING
+        assert running.server.health.status() == running.server.health.status("vecdb.write") == SERVING
         vecdb.promote(tmp_path / "copy", url)
-        running.until(lambda: running.server.health._status == health_pb2.HealthCheckResponse.NOT_SERVING)
+        running.until(lambda: running.server.health.status() == NOT_SERVING)
+        assert running.server.health.status("vecdb.write") == NOT_SERVING
         assert db.stats()["log"]["replaced"]
     client = Client(running.address)
     for rpc, request in (
@@ -110,6 +119,142 @@ def test_workers_of_a_server_that_was_replaced_answer_no_more(tmp_path: Path) ->
             health = health_pb2_grpc.HealthStub(client.channel)
             while health.Check(health_pb2.HealthCheckRequest()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
                 assert time.monotonic() < ends
+
+
+class Away:
+    """A bucket that is away while the event is set."""
+
+    def __init__(self, bucket: Any, away: threading.Event) -> None:
+        self._bucket, self._away = bucket, away
+
+    def __getattr__(self, name: str) -> Any:
+        if self._away.is_set() and name in ("get", "create", "list"):
+            raise vecdb.Unavailable("the bucket is away")
+        return getattr(self._bucket, name)
+
+
+def health_of(running: Running) -> tuple[bool, bool, bool]:
+    """Whether reads are answered, writes taken, the log reached: as health says."""
+    return tuple(running.server.health.status(name) == SERVING for name in ("", "vecdb.write", "vecdb.log"))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("settings", "well", "away"),
+    [
+        ({"follow": "log"}, (True, False, True), (False, False, False)),
+        ({"follow": "log", "staleness_s": 0.0}, (True, False, True), (True, False, False)),
+        ({"log": "log"}, (True, True, True), (True, True, False)),
+        ({"log": "log", "durability": "remote"}, (True, True, True), (True, False, False)),
+        ({"log": "log", "lease": True}, (True, True, True), (False, True, False)),
+        ({"log": "log", "lease": True, "durability": "remote"}, (True, True, True), (False, False, False)),
+    ],
+)
+def test_health_says_who_answers_while_the_bucket_is_away(
+    serving: Callable[..., Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any],
+    well: tuple[bool, ...], away: tuple[bool, ...],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(limits, "log_look_s", 0.002)
+    monkeypatch.setattr(limits, "log_poll_s", 0.002)
+    monkeypatch.setattr(app, "_LOG_POLL_S", 0.002)
+    monkeypatch.setattr(following, "_RETRY_LAST_S", 0.01)
+    gone, url = threading.Event(), f"file://{tmp_path}/bucket"
+    with vecdb.open(tmp_path / "first", log=url) as db:
+        db.create_collection("docs", 8, "l2").upsert(range(20), VECTORS[:20])
+        log_of(db).snapshots.wait()
+    monkeypatch.setattr(link, "open_bucket", lambda *a, **o: Away(open_bucket(*a, **o), gone))
+    name = "copy" if "follow" in settings else "first"
+    running = serving(name, **({"staleness_s": 0.2} | settings | {next(iter(settings)): url}))
+    running.until(lambda: health_of(running) == well)
+    client, stub = Client(running.address), health_pb2_grpc.HealthStub(Client(running.address).channel)
+    names = {"", "vecdb.write", "vecdb.log", "vecdb.v1.SearchService"}
+    assert names < set(stub.List(health_pb2.HealthListRequest()).statuses)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service="vecdb.log"), timeout=PATIENCE_S)
+    assert next(watch).status == SERVING
+    gone.set()
+    assert next(watch).status == NOT_SERVING
+    running.until(lambda: health_of(running) == away)
+    assert stub.Check(health_pb2.HealthCheckRequest(service="vecdb.v1.SearchService")).status == (
+        SERVING if away[0] else NOT_SERVING
+    )
+    search = search_request("docs", VECTORS[:1], 1)
+    if away[0]:
+        client(client.search.Search, search)
+    else:
+        with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE[^{]*does not answer from the past"):
+            client(client.search.Search, search)
+    facts = running.server.context.db.stats()["log"]
+    assert facts["answers"] == away[0] and "the bucket is away" in facts["trouble"]
+    shown = CommandRunner().run(["info", "--db", f"grpc://{running.address}"])
+    assert shown.exit_code == 0 and ("reads are refused here: " in shown.output) == (not away[0])
+    gone.clear()
+    assert next(watch).status == SERVING
+    running.until(lambda: health_of(running) == well)
+    client.close()
+
+
+def test_a_server_whose_lease_has_run_out_reads_no_more(serving: Callable[..., Running], tmp_path: Path) -> None:
+    running = serving("writer", log=f"file://{tmp_path}/bucket", lease=True, staleness_s=60.0)
+    db, client = running.server.context.db, Client(running.address)
+    db.create_collection("docs", 8, "l2").upsert(range(20), VECTORS[:20])
+    reads = (
+        (client.search.Search, search_request("docs", VECTORS[:1], 1)),
+        (client.records.Get, records_pb2.GetRequest(collection="docs", ids=id_list_message([1]))),
+    )
+    for rpc, request in reads:
+        client(rpc, request)
+    lapse(db)
+    for rpc, request in reads:
+        with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE[^{]*does not answer from the past"):
+            client(rpc, request)
+    with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE[^{]*does not answer from the past"):
+        list(client.records.List(records_pb2.ListRequest(collection="docs")))
+    message = records_pb2.WriteRequest(
+        collection="docs", ids=id_list_message([1]), vectors=vectors_message(VECTORS[:1])
+    )
+    assert client(client.records.Write, message).count == 1 and log_of(db).flush(PATIENCE_S)
+    for rpc, request in reads:  # the log has just taken a commit
+        client(rpc, request)
+    client.close()
+
+
+@pytest.mark.slow  # four seconds: processes start
+def test_workers_stop_where_their_writer_stands_still(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/bucket"
+    with WorkersProcess(tmp_path / "writer", tmp_path, 2, "--log", url, "--lease", "--staleness-s", "0.5") as server:
+        server.ready()
+        with vecdb.open(f"grpc://{server.address}") as db:
+            db.create_collection("docs", 8, "l2").upsert(range(20), VECTORS[:20])
+        clients, [writer] = server.clients(), server.pids("writer")
+
+        def until(wanted: bool) -> None:
+            """All workers answer, or none does."""
+            ends = time.monotonic() + PATIENCE_S
+            for client in clients:
+                while answers(client) != wanted:
+                    assert time.monotonic() < ends
+
+        until(True)
+        os.kill(writer, signal.SIGSTOP)
+        until(False)
+        vecdb.open(tmp_path / "copy", follow=url).close()
+        vecdb.promote(tmp_path / "copy", url)
+        assert not any(map(answers, clients))
+        os.kill(writer, signal.SIGCONT)
+        with pytest.raises(grpc.RpcError, match=r"UNAVAILABLE[^{]*fenced"):
+            while True:
+                for client in clients:
+                    assert not answers(client, again=True)
+
+
+def answers(client: Client, *, again: bool = False) -> bool:
+    """Whether a worker does, and not from the past. again : raise what says that it never will."""
+    try:
+        assert client.nearest("docs", VECTORS[3], 1) == [3]
+        return True
+    except grpc.RpcError as error:
+        if "not answered from the past" not in str(error) and (again or "fenced" not in str(error)):
+            raise
+        return False
 
 
 def test_answers_to_writes_say_the_commit(serving: Callable[..., Running]) -> None:

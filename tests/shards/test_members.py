@@ -91,6 +91,8 @@ def test_a_writer_is_started_again_and_a_copy_takes_its_place(running: Running) 
     first = running.start("a", claim_s=0.0, writer_options=remote)
     until(lambda: serves(first, "writer"))
     write(first.address, 0, 10)
+    with vecdb.open(first.address) as db:
+        assert db.stats()["log"]["lease"] is not None
     killed = first.facts()["pid"]
     os.kill(killed, signal.SIGKILL)
     second = running.start("b", takeover_s=0.3, writer_options=remote)

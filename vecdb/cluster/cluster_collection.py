@@ -163,7 +163,7 @@ class ClusterCollection:
         found = self._of_tenants(
             tenants,
             lambda shards, some: together(
-                [write(self._at(shard, later=True), some, part_id(request_id, shard)) for shard in shards]
+                [write(self._at(shard, later=True), some, part_id(request_id)) for shard in shards]
             ),
             self._shards_of(owner),
         )
@@ -187,7 +187,7 @@ class ClusterCollection:
             one = np.array([at])
             calls = []
             for shard in self._shards.numbers:
-                part = part_id(None if request_id is None else request_id + f"#{at}".encode(), shard)
+                part = part_id(None if request_id is None else request_id + f"#{at}".encode())
                 some = tenants.take(one, ids.n)
                 calls.append(
                     self._at(shard, later=True).change_access(ids.take(one), some, b"", granted=False, request_id=part)

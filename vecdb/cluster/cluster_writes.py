@@ -1,8 +1,9 @@
-"""Writes of a cluster: split by shard, each part one transaction of its shard under the request id of the call and the
-shard, all sent at once.
+"""Writes of a cluster: split by shard, each part one transaction of its shard under the request id of the call, all
+sent at once.
 
 Atomic is each part by itself. A call that raises may have been done at some shards; made again with its request id it
-is done at the others, and nowhere twice.
+is done at the others, and nowhere twice: also where other shards have the records by then, which know what those before
+have done (commit/idempotency.py).
 """
 
 from __future__ import annotations
@@ -68,14 +69,15 @@ def part_of(batch: Batch, at: Positions | None) -> Batch:
     )
 
 
-def part_id(request_id: bytes | None, shard: int) -> bytes:
-    """The request id of a call's part at a shard. None: of a call that has none a new one."""
+def part_id(request_id: bytes | None) -> bytes:
+    """The request id of the parts of a call, of which each is at another shard. None: of a call that has none a new one
+    for each part.
+    """
     if request_id is None:
         return uuid.uuid4().hex.encode()
-    made = request_id + f"#{shard}".encode()
-    if len(made) <= limits.request_id_bytes_max:
-        return made
-    return hashlib.blake2b(made, digest_size=32).hexdigest().encode()
+    if len(request_id) <= limits.request_id_bytes_max:
+        return request_id
+    return hashlib.blake2b(request_id, digest_size=32).hexdigest().encode()
 
 
 def made_ids(kind: str | None, n: int, request_id: bytes | None) -> IdBatch:
@@ -149,7 +151,7 @@ class ClusterWrites:
         return self._sent(
             batch.ids,
             owner,
-            lambda shard, at: self._at(shard).put(part_of(batch, at), owner, mode, part_id(request_id, shard)),
+            lambda shard, at: self._at(shard).put(part_of(batch, at), owner, mode, part_id(request_id)),
         )[1]
 
     def _gathered(self, call: FanOut, batch: Batch) -> int:
@@ -184,7 +186,7 @@ class ClusterWrites:
             self._make_names(tenants)
             shard = self._placement.shard_of(slot_of_text(owner)) if owner else shards[0]
             call = self._at(shard, later=False).add(
-                vectors, fields, tenants, owner, part_id(request_id, shard), single=single, bare=bare
+                vectors, fields, tenants, owner, part_id(request_id), single=single, bare=bare
             )
             found = call.value()
             self._note(validate.ids(found), vectors)
@@ -236,7 +238,7 @@ class ClusterWrites:
         raise AlreadyExists(f"no new ids were found in {_ADD_TRIES} tries; try again")
 
     def _insert(self, records: Batch, owner: bytes, request_id: bytes | None, shard: int, at: Positions | None) -> Any:
-        return self._at(shard).put(part_of(records, at), owner, "insert", part_id(request_id, shard))
+        return self._at(shard).put(part_of(records, at), owner, "insert", part_id(request_id))
 
     def update(
         self,
@@ -252,7 +254,7 @@ class ClusterWrites:
             some = vectors if at is None or vectors is None else np.ascontiguousarray(vectors[at])
             changes = fields if at is None or fields is None else [fields[one] for one in at.tolist()]
             which = ids if at is None else ids.take(at)
-            return self._at(shard).update(which, some, changes, owner, part_id(request_id, shard))
+            return self._at(shard).update(which, some, changes, owner, part_id(request_id))
 
         count = int(sum(self._sent(ids, owner, part)[1].values().values()))
         self._note(ids, vectors)
@@ -262,7 +264,7 @@ class ClusterWrites:
         self.check(ids)
 
         def part(shard: int, at: Positions | None) -> Any:
-            return self._at(shard).delete(ids if at is None else ids.take(at), owner, part_id(request_id, shard))
+            return self._at(shard).delete(ids if at is None else ids.take(at), owner, part_id(request_id))
 
         return int(sum(self._sent(ids, owner, part)[1].values().values()))
 
@@ -279,7 +281,7 @@ class ClusterWrites:
                 tenants if at is None else tenants.take(at, ids.n),
                 owner,
                 granted=granted,
-                request_id=part_id(request_id, shard),
+                request_id=part_id(request_id),
             )
 
         split, call = self._sent(ids, owner or b"", part)
@@ -289,7 +291,7 @@ class ClusterWrites:
         return count
 
     def clear(self, request_id: bytes | None) -> int:
-        calls = [self._at(shard).clear(part_id(request_id, shard)) for shard in self._shards.numbers]
+        calls = [self._at(shard).clear(part_id(request_id)) for shard in self._shards.numbers]
         return int(sum(together(calls).values().values()))
 
     # -- tenants -------------------------------------------------------------------------------------
@@ -302,7 +304,7 @@ class ClusterWrites:
         if new:
             first = self._shards.numbers[0]
             with suppress(PermissionDenied):  # a token that only writes makes tenants where its records are
-                self._at(first, later=False).create_tenants(new, True, None, part_id(None, first)).value()
+                self._at(first, later=False).create_tenants(new, True, None, part_id(None)).value()
             self._remember_names(new)
 
     def _remember_names(self, names: list[bytes]) -> None:
@@ -314,19 +316,17 @@ class ClusterWrites:
         self, names: list[bytes], exist_ok: bool, records_max: int | None, request_id: bytes | None
     ) -> int:
         first, *others = self._shards.numbers
-        count = self._at(first, later=False).create_tenants(names, exist_ok, records_max, part_id(request_id, first))
+        count = self._at(first, later=False).create_tenants(names, exist_ok, records_max, part_id(request_id))
         made = int(count.value())
         together(
-            [self._at(shard).create_tenants(names, True, records_max, part_id(request_id, shard)) for shard in others]
+            [self._at(shard).create_tenants(names, True, records_max, part_id(request_id)) for shard in others]
         ).values()
         self._remember_names(names)
         return made
 
     def drop_tenant(self, name: bytes, records: bool, request_id: bytes | None) -> int | None:
         self._names_made.discard(name)
-        calls = [
-            self._at(shard).drop_tenant(name, records, part_id(request_id, shard)) for shard in self._shards.numbers
-        ]
+        calls = [self._at(shard).drop_tenant(name, records, part_id(request_id)) for shard in self._shards.numbers]
         found = known_ones(together(calls))
         self._wait_for_copies(self._shards.numbers)
         return sum(found.values()) if records else None

@@ -4,6 +4,7 @@
                                                                                                          (keys.py)
     answer  := sequence u64, time u64 in s, returned i64 (-1: None), kind of write 16 bytes, digest 16 bytes
                without the digest where an earlier version wrote it
+               with sequence 0 where another shard of a cluster carried it out (`CarryAnswers`)
 
 The answer is stored in the commit of the write itself, so that after any crash either both are stored or neither. A
 client that lost the answer, not knowing whether the write happened, sends it again with the same id. Answers are kept
@@ -12,6 +13,10 @@ for `request_age_max_s`, the newest `requests_max` of a collection; a request th
 An id that comes again with another write is refused, where it would otherwise write nothing in silence: the digest is
 of all that the caller gave. It tells mistakes apart, such as a counter that starts anew; vectors and fields go into it
 as checksums of 32 bits, so it is no proof against somebody who wants two writes of his own to look the same.
+
+A cluster that gets other shards gives each of them the answers of all shards before, under the same ids. There a write
+that comes again is what it was where it names the same records with the same content, as that of one record always is.
+Of any other nobody can tell which part was carried out: it is refused, and nothing of it is written a second time.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -38,6 +43,10 @@ _DIGEST_BYTES = 16
 _ANSWER = struct.Struct(f"<QQq{_KIND_BYTES}s")  # what an earlier version wrote
 _SIZES = (_ANSWER.size, _ANSWER.size + _DIGEST_BYTES)
 _COUNT = struct.Struct("<Q")
+_CARRIED = 0  # in place of a sequence
+# Kinds of writes whose content names all their records, so that equal content is of the same shard: not those that go
+# to all shards, each of which has done its own.
+_OF_RECORDS = (b"Put", b"Update", b"Delete", b"ChangeAccess")
 _EVICTED_MAX = 4  # answers that one write removes at most: more than one, so that an old backlog shrinks
 
 
@@ -99,7 +108,14 @@ class IdempotentWrite:
         if not is_stored_answer(raw):
             name = short_repr(self.request_id.decode())
             raise Corruption(f"the answer of request {name} is damaged; restore from a backup")
-        _, _, result, stored = _ANSWER.unpack_from(raw)
+        sequence, _, result, stored = _ANSWER.unpack_from(raw)
+        same = stored.rstrip(b"\0") == kind and raw[_ANSWER.size :] == self.digest
+        if sequence == _CARRIED and not (same and kind in _OF_RECORDS):
+            raise InvalidArgument(
+                "this request_id was that of a write which was carried out, in part or wholly, before the cluster got "
+                "other shards, and this one was not carried out: look at its records, and write what is missing under "
+                "a new request_id"
+            )
         if stored.rstrip(b"\0") != kind:
             raise InvalidArgument("this request_id was that of another kind of write; make a new one for each write")
         if raw[_ANSWER.size :] not in (b"", self.digest):
@@ -126,6 +142,67 @@ class IdempotentWrite:
             group.txn.delete(known, db=table)
             count -= 1
         group.txn.put(keys.requests_counted(self.uid), _COUNT.pack(count), db=table)
+
+
+@dataclass(slots=True)
+class CarryAnswers:
+    """Know what other shards have answered, and nothing else that was carried here before. answers : as `carried` makes
+    them. The same once more changes nothing.
+    """
+
+    uid: int
+    answers: Mapping[bytes, bytes]
+    exclusive: bool = True
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(known) + len(raw) for known, raw in self.answers.items())
+
+    def apply(self, group: CommitGroup) -> None:
+        table = group.store.requests
+        ids, order = keys.request_ids(self.uid), keys.requests_in_order(self.uid) + struct.pack(">Q", _CARRIED)
+        count = request_count(group.store, group.txn, self.uid)
+        cursor = group.txn.cursor(db=table)
+        while cursor.set_range(order) and bytes(cursor.key()).startswith(order):
+            group.txn.delete(ids + bytes(cursor.value()), db=table)
+            cursor.delete()
+            count -= 1
+        by_age = sorted(self.answers.items(), key=lambda one: (_ANSWER.unpack_from(one[1])[1], one[0]))
+        for number, (request_id, raw) in enumerate(by_age[-limits.requests_max :]):
+            if group.txn.get(ids + request_id, db=table) is None:  # else it was repeated here meanwhile
+                group.txn.put(ids + request_id, raw, db=table)
+                group.txn.put(order + struct.pack(">I", number), request_id, db=table)
+                count += 1
+        group.txn.put(keys.requests_counted(self.uid), _COUNT.pack(count), db=table)
+        group.changed = True
+
+
+def answers_of(store: Store, txn: Txn, uid: int) -> dict[bytes, bytes]:
+    """All answers of a collection, as they are stored, by the id of the request."""
+    first, found = keys.request_ids(uid), {}
+    cursor = txn.cursor(db=store.requests)
+    there = cursor.set_range(first)
+    while there and bytes(cursor.key()).startswith(first):
+        found[bytes(cursor.key())[len(first) :]] = bytes(cursor.value())
+        there = cursor.next()
+    return found
+
+
+def carried(answers: Iterable[Mapping[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The answers of several shards as each of the shards behind them keeps them. Of a request that several of them
+    have carried out, each its part, one is enough: a part that is no part of before is refused.
+    """
+    made: dict[bytes, bytes] = {}
+    for of_shard in answers:
+        for request_id, raw in of_shard.items():
+            if not is_stored_answer(raw):
+                continue  # it is damaged: `check` tells
+            _, time_s, result, kind = _ANSWER.unpack_from(raw)
+            one = _ANSWER.pack(_CARRIED, time_s, result, kind) + raw[_ANSWER.size :]
+            known = made.get(request_id)
+            if known is None or _ANSWER.unpack_from(known)[1] <= time_s:
+                made[request_id] = one
+    return made
 
 
 def request_count(store: Store, txn: Txn, uid: int) -> int:

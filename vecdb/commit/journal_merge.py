@@ -37,7 +37,7 @@ def merge_journal(state: CollectionState, submit: Callable[[Request], Any]) -> N
 
 def merge_requests(state: CollectionState) -> Iterator[MergeJournalPart | TruncateJournal]:
     """The requests of a merge, to be submitted in their order until one returns False."""
-    with state.reading() as (txn, generation, committed):
+    with state.reading(to_change=True) as (txn, generation, committed):
         if committed.journal is None:
             return
         journal, changes = generation.journal, generation.journal.changes(txn, committed.journal)

@@ -75,6 +75,7 @@ class LocalCollection:
             writable=committer is not None,
             durable=durable,
             check_usable=usable,
+            check_changes=usable.for_changes,
             wake_maintenance=wake_maintenance,
             memory_budget_bytes=memory_budget_bytes,
         )
@@ -137,7 +138,7 @@ class LocalCollection:
         self.writes.require_writer()
         patched = False
         while not patched:  # a vacuum may have made a newer generation
-            generation = self.state.current().generation.number
+            generation = self.state.current_to_change().generation.number
             patched = self.writes.submit(PatchState(self.state, generation, {"metadata": metadata}))
 
     def clear(self, request_id: bytes | None) -> int:

@@ -142,7 +142,8 @@ class LocalDatabase(Generic[C]):
         """What was acknowledged before LMDB is looked at must be in it."""
         if log is not None:
             self._log = follower = log.follow(self.path, self.store, durable=self.durability != "none")
-            self.manifest, self._usable.fresh = manifest.read(self.path, LMDB_FORMAT), follower.fresh
+            self.manifest = manifest.read(self.path, LMDB_FORMAT)
+            self._usable.fresh = self._usable.takes_changes = follower.fresh
         marked = commit_mark.read(self.path)
         commit_mark.compare(self.path, marked, self._last_sequence())
 
@@ -153,7 +154,7 @@ class LocalDatabase(Generic[C]):
         commit_mark.compare(self.path, commit_mark.read(self.path), self._last_sequence())
         if log is not None:
             self._log = writer = log.write(self.path, self.store, durable=self.durability != "none")
-            self._usable.fresh = writer.fresh
+            self._usable.fresh, self._usable.takes_changes = writer.fresh, writer.check_not_replaced
         known = self._counters()
         sequence = known.sequence
         if self.durability != "none":
@@ -200,22 +201,27 @@ class LocalDatabase(Generic[C]):
     # -- collections -------------------------------------------------------------------------------
 
     def create_collection(self, config: CollectionConfig, exist_ok: bool) -> C:
-        self._check_usable()
+        self._usable.for_changes()
         committer = self._writer()
         committer.submit(CreateCollection(self.path, config, exist_ok, durable=self.durability != "none"))
-        return self.collection(config.name)
+        return self._handed_out(config.name, self._opened(config.name, self._usable.for_changes))
 
     def collection(self, name: str) -> C:
-        collection = self._opened(name)
+        return self._handed_out(name, self._opened(name))
+
+    def _handed_out(self, name: str, collection: LocalCollection) -> C:
         made = self._make_collection(collection, replace(collection.config(), name=name), self)
         self._held.add(made)
         return made
 
-    def _opened(self, name: str) -> LocalCollection:
-        """The collection of that name or alias, opened where it is not in use yet. Raises NotFound."""
-        self._check_usable()
+    def _opened(self, name: str, check: Callable[[], None] | None = None) -> LocalCollection:
+        """The collection of that name or alias, opened where it is not in use yet. Raises NotFound. check : whether it
+        may be used, other than for reads.
+        """
+        check = self._usable if check is None else check
+        check()
         with self._open_lock:
-            self._check_usable()
+            check()
             entry = self._entry_of(name)
             if self.read_only:
                 self._release_dropped(name, entry)
@@ -288,7 +294,7 @@ class LocalDatabase(Generic[C]):
             return [name for (name, _), has in zip(found, known, strict=True) if has]
 
     def drop_collection(self, name: str) -> None:
-        self._check_usable()
+        self._usable.for_changes()
         with self._open_lock:  # so that no other call opens the collection now, or makes another of its name
             entry = self._entry_of(name)
             collection = None if entry is None else self._collections.get(entry.uid)
@@ -302,7 +308,7 @@ class LocalDatabase(Generic[C]):
             collect_garbage(self.path, self.store, self._writer().submit, only_uid=uid)
 
     def rename_collection(self, old: str, new: str) -> None:
-        self._check_usable()
+        self._usable.for_changes()
         with self._open_lock:
             uid = self._writer().submit(RenameCollection(old, new))
             collection = self._collections.get(uid)
@@ -310,11 +316,11 @@ class LocalDatabase(Generic[C]):
                 collection.renamed(new)
 
     def set_alias(self, alias: str, collection: str) -> None:
-        self._check_usable()
+        self._usable.for_changes()
         self._writer().submit(SetAlias(alias, collection))
 
     def drop_alias(self, alias: str) -> None:
-        self._check_usable()
+        self._usable.for_changes()
         self._writer().submit(DropAlias(alias))
 
     def aliases(self) -> dict[str, str]:
@@ -431,7 +437,7 @@ class LocalDatabase(Generic[C]):
         return problems + check_database((name, lambda name=name: self._opened(name).check()) for name in names)  # type: ignore[misc]
 
     def backup(self, path: str, keep: int | None, progress: Progress) -> None:
-        self._check_usable()
+        self._usable.for_changes()
         if is_url(path):
             with filesystem.raising_vecdb_errors("backing up"):
                 back_up_to(path, self.path, self.store, self._locks_by_uid, self.manifest.uuid, keep, progress)

@@ -36,6 +36,7 @@ def open_database(
     log: str | None = None,
     follow: str | None = None,
     staleness_s: float | None = STALENESS_S,
+    lease: bool = False,
 ) -> Database:
     """Open a database, creating it where there is none.
 
@@ -52,6 +53,8 @@ def open_database(
     staleness_s : of a copy: it answers only while it knew the end of the log so lately; None: always. Of a database
         with a log: the most that its copies have: a revoke returns so long after it is in the log, when no copy shows
         any more what was revoked; None: it does not wait for them.
+    lease : with `log`, for a writer that another may replace: it answers reads only while it knew within `staleness_s`
+        that nobody has, so that one that is cut off from the bucket stops as its copies do. None for that: no lease.
 
     A directory that this process has open for writing already is shared: the database is closed with its last handle.
 
@@ -68,7 +71,7 @@ def open_database(
         "maintenance": validate.flag(maintenance, "maintenance"),
         "map_bytes": map_bytes,
         "memory_budget_bytes": memory_budget_bytes,
-        "log": log_use(log, follow, staleness_s, remote=durability == "remote"),
+        "log": log_use(log, follow, staleness_s, remote=durability == "remote", lease=validate.flag(lease, "lease")),
     }
     if durability == "remote":
         if log is None:

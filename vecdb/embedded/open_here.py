@@ -41,7 +41,8 @@ class Usable:
     """Called before each use of a database: refuses one that is closed, or that a forked child has inherited.
 
     ending : the database is about to close: calls are refused, long work is given up, but for what `end` lets go on.
-    fresh : of a copy that follows a log, raises where it may not answer by now; None: it always may.
+    fresh : of a database with a log, raises where it may not answer reads by now; None: it always may.
+    takes_changes : the same for changes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,6 +50,7 @@ class Usable:
         self.ending = self.closed = False
         self._goes_on: Callable[[], bool] = lambda: False
         self.fresh: Callable[[], None] | None = None
+        self.takes_changes: Callable[[], None] | None = None
         self._pid = os.getpid()
 
     @property
@@ -67,6 +69,12 @@ class Usable:
         self.check_open()
         if self.fresh is not None:
             self.fresh()
+
+    def for_changes(self) -> None:
+        """The same before something is changed, or kept in order."""
+        self.check_open()
+        if self.takes_changes is not None:
+            self.takes_changes()
 
     def check_open(self) -> None:
         """The same for what a copy tells at any time."""

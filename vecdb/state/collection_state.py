@@ -45,7 +45,9 @@ class CollectionState:
     durable : whether commits are synced to the disk.   dropped : the collection is gone.
     index_error : why its index is being replaced, None while it is sound.
     sealed_damaged : the sealed file that the state names could not be used: it is to be written anew.
-    check_usable : raises where the database is closed, or this process is a fork of the one that opened it.
+    check_usable : raises where the database is closed, this process is a fork of the one that opened it, or what is
+    here may be of the past.   check_changes : the same before something is changed: what the log itself refuses may be
+    tried.
     wake_maintenance : tells the maintenance thread that there may be work; cheap, from any thread.
     """
 
@@ -58,6 +60,7 @@ class CollectionState:
         writable: bool,
         durable: bool,
         check_usable: Callable[[], None],
+        check_changes: Callable[[], None],
         wake_maintenance: Callable[[], None],
         memory_budget_bytes: int | None,
     ) -> None:
@@ -68,7 +71,7 @@ class CollectionState:
         self.state_key = keys.uid(entry.uid)  # in `store.state`
         self.writable = writable
         self.durable = durable
-        self.check_usable = check_usable
+        self.check_usable, self.check_changes = check_usable, check_changes
         self.wake_maintenance = wake_maintenance
         self.dropped = False
         self.index_error: str | None = None
@@ -144,6 +147,14 @@ class CollectionState:
     def current(self) -> Snapshot:
         """The newest committed snapshot. Raises where the database is closed, forked, or the collection dropped."""
         self.check_usable()
+        return self._newest()
+
+    def current_to_change(self) -> Snapshot:
+        """The same for what changes it, or keeps it in order, and tells nobody what it holds."""
+        self.check_changes()
+        return self._newest()
+
+    def _newest(self) -> Snapshot:
         if self.dropped:
             raise collection_not_found(self.entry.name)
         if not self.writable:
@@ -200,10 +211,12 @@ class CollectionState:
             time.sleep(0)  # commits have come in between, or one is about to be published
 
     @contextmanager
-    def reading(self) -> Iterator[tuple[Txn, Generation, catalog.CommittedState]]:
-        """A read transaction (with buffers), the loaded generation that it reads, and its state."""
+    def reading(self, *, to_change: bool = False) -> Iterator[tuple[Txn, Generation, catalog.CommittedState]]:
+        """A read transaction (with buffers), the loaded generation that it reads, and its state. to_change : it is for
+        what changes it.
+        """
         while True:
-            generation = self.current().generation
+            generation = (self.current_to_change() if to_change else self.current()).generation
             with self.store.read_all(buffers=True) as txn:
                 raw = txn.get(self.state_key, db=self.store.state)
                 if raw is None:
@@ -215,7 +228,7 @@ class CollectionState:
             time.sleep(0.001)  # a vacuum has committed and is about to publish, or published between the two looks
 
     def config(self) -> CollectionConfig:
-        return catalog.config_of(self.entry, self.current().state)
+        return catalog.config_of(self.entry, self.current_to_change().state)
 
     # -- its index ---------------------------------------------------------------------------------
 

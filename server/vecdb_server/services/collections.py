@@ -74,6 +74,7 @@ class Collections:
         return pb.DropAliasResponse()
 
     async def ListAliases(self, request: Any, caller: Caller, context: Any) -> Any:
+        self._server.check_answers()
         known = {alias: name for alias, name in self._server.db.aliases().items() if caller.reaches(alias)}
         if caller.must_be_known:
             seen = await self._server.kernels.run(caller.name, self._server.names(caller))

@@ -51,9 +51,6 @@ def is_large(message: Any) -> bool:
     return size_bytes > _SMALL_FILTER_BYTES
 
 
-REPLACED = "fenced: another writer has taken over this database, which is read here no more; ask that one, or a copy"
-
-
 class ServerContext:
     """The database and the threads that work on it."""
 
@@ -162,12 +159,14 @@ class ServerContext:
         self._open.clear()
         self.place.names_changed()
 
+    def check_answers(self) -> None:
+        """Raise Unavailable where another server has taken over, or may have."""
+        if (reason := self.place.refusal()) is not None:
+            raise Unavailable(reason)
+
     def _follow_names(self) -> None:
-        """Another process may have changed what names stand for. Raises Unavailable where another server has taken
-        over.
-        """
-        if self.place.is_replaced():
-            raise Unavailable(REPLACED)
+        """Another process may have changed what names stand for. Raises what `check_answers` does."""
+        self.check_answers()
         version = self.place.names_version()
         if version != self._names_version:
             self._names_version = version
@@ -176,6 +175,7 @@ class ServerContext:
 
     def names(self, caller: Caller) -> Callable[[Stop], list[str]]:
         """Work that lists the collections that the caller has access to."""
+        self.check_answers()
         tenant = caller.tenant if caller.must_be_known else None
         return lambda stop: [name for name in self.db.collections(tenant=tenant) if caller.reaches(name)]
 

@@ -1,4 +1,12 @@
-"""grpc.health.v1: whether this server is ready. Anybody may ask, and a full server still answers."""
+"""grpc.health.v1: whether this server is ready. Anybody may ask, and a full server still answers.
+
+    "", services of the contract   reads are answered: what a load balancer of searches asks
+    vecdb.write                    so are writes, as far as is known: not by a copy
+    vecdb.log                      the bucket of the log answers, or there is none
+
+NOT_SERVING means that callers should go elsewhere, not that the process should be started anew: a copy that knows
+nothing new, or a writer that is cut off from its bucket, goes on by itself.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +23,32 @@ from vecdb_server.status_errors import Refused, exhausted
 SERVICE = pb.DESCRIPTOR.services_by_name["Health"]
 
 
+WRITE, LOG = "vecdb.write", "vecdb.log"
+
+
 class Health:
     """names : of the services; "" is the server. All of them are ready, or none is.   watches_max : calls at once."""
 
     def __init__(self, names: Sequence[str], watches_max: int) -> None:
-        self._names = frozenset(names)
         self._watches_max = watches_max
-        self._status: Any = pb.HealthCheckResponse.NOT_SERVING
+        self._statuses: dict[str, Any] = dict.fromkeys((*names, WRITE, LOG), pb.HealthCheckResponse.NOT_SERVING)
         self._changed = asyncio.Event()
         self._watches: dict[str, list[asyncio.Event]] = {}  # host -> what ends each of its watches, the oldest first
         self._ended = False
 
-    def set_serving(self, *, serving: bool) -> None:
-        status = pb.HealthCheckResponse.SERVING if serving else pb.HealthCheckResponse.NOT_SERVING
-        if not self._ended and status != self._status:
-            self._status = status
+    def status(self, name: str = "") -> Any:
+        """SERVING, NOT_SERVING, or SERVICE_UNKNOWN for a name that is none."""
+        return self._statuses.get(name, pb.HealthCheckResponse.SERVICE_UNKNOWN)
+
+    def set_serving(self, *, serving: bool, writes: bool = False, log: bool = False) -> None:
+        """serving : reads are answered.   writes : so are writes.   log : the bucket of the log answers."""
+        known = {WRITE: writes, LOG: log}
+        statuses = {
+            name: pb.HealthCheckResponse.SERVING if known.get(name, serving) else pb.HealthCheckResponse.NOT_SERVING
+            for name in self._statuses
+        }
+        if not self._ended and statuses != self._statuses:
+            self._statuses = statuses
             self._wake()
 
     def end(self) -> None:
@@ -43,17 +62,17 @@ class Health:
         changed.set()
 
     async def Check(self, request: Any, caller: Caller, context: Any) -> Any:
-        if request.service not in self._names:
+        if request.service not in self._statuses:
             raise Refused(grpc.StatusCode.NOT_FOUND, "there is no such service")
-        return pb.HealthCheckResponse(status=self._status)
+        return pb.HealthCheckResponse(status=self.status(request.service))
 
     async def List(self, request: Any, caller: Caller, context: Any) -> Any:
         return pb.HealthListResponse(
-            statuses={name: pb.HealthCheckResponse(status=self._status) for name in sorted(self._names)}
+            statuses={name: pb.HealthCheckResponse(status=self.status(name)) for name in sorted(self._statuses)}
         )
 
     async def Watch(self, request: Any, caller: Caller, context: Any) -> None:
-        known, own = request.service in self._names, asyncio.Event()
+        own, told = asyncio.Event(), None
         host = context.peer().rpartition(":")[0]
         self._make_room()
         self._watches.setdefault(host, []).append(own)
@@ -61,8 +80,10 @@ class Health:
         try:
             while not own.is_set():
                 changed = asyncio.ensure_future(self._changed.wait())
-                status = self._status if known else pb.HealthCheckResponse.SERVICE_UNKNOWN
-                await context.write(pb.HealthCheckResponse(status=status))
+                status = self.status(request.service)
+                if status != told:
+                    await context.write(pb.HealthCheckResponse(status=status))
+                told = status
                 if self._ended:
                     changed.cancel()
                     return

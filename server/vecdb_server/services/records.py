@@ -207,6 +207,7 @@ class Records(FactsOfFields):
         release = partial(self._server.run_detached, caller, pages.close)  # it holds a transaction
         try:
             while messages := await self._server.kernels.run(caller.group, lambda stop: pages.next()):
+                self._server.check_answers()
                 for message in messages:
                     await self._server.send(caller, context, message, release)
         finally:

@@ -22,7 +22,7 @@ from typing import Any
 GONE, STARTING, LISTENING, SERVING, DRAINING = range(5)
 WRITER = 0  # the place of the writing process; workers follow
 GAUGES = ("kernels_queued", "kernels_running", "writers_queued", "writers_running", "long_operations")
-_NAMES, _METRICS_PORT, _WRITERS, _REPLACED = range(4)
+_NAMES, _METRICS_PORT, _WRITERS, _REPLACED, _LEASED_UNTIL, _LOG_TROUBLES = range(6)
 _SERVER_WORDS = 8
 _PID, _STATE, _SINCE = range(3)
 _FIRST_GAUGE = 3
@@ -70,7 +70,7 @@ class Board:
 
     def next_writer(self) -> int:
         self.words[_WRITERS] += 1
-        self.words[_REPLACED] = 0
+        self.words[_REPLACED] = self.words[_LOG_TROUBLES] = 0
         return self.writers
 
     @property
@@ -80,6 +80,26 @@ class Board:
 
     def replaced(self) -> None:
         self.words[_REPLACED] = 1
+
+    @property
+    def log_troubles(self) -> int:
+        """What the log keeps the database from, as bits of a number of place.py. Written by the writer."""
+        return int(self.words[_LOG_TROUBLES])
+
+    @log_troubles.setter
+    def log_troubles(self, bits: int) -> None:
+        self.words[_LOG_TROUBLES] = bits
+
+    @property
+    def leased_until(self) -> float:
+        """Until when, by this machine's monotonic clock in seconds, it is known that nobody else writes this database.
+        Written by the writer; what it knew before it ended holds on.
+        """
+        return int(self.words[_LEASED_UNTIL]) / 1e9
+
+    @leased_until.setter
+    def leased_until(self, time_s: float) -> None:
+        self.words[_LEASED_UNTIL] = int(time_s * 1e9)
 
     # -- of each process -----------------------------------------------------------------------------
 

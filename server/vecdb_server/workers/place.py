@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from vecdb.v1 import search_pb2
 from vecdb_server.config import cores
 from vecdb_server.metrics import Metrics
-from vecdb_server.place import KEY_BYTES, Place
+from vecdb_server.place import KEY_BYTES, LogState, Place
 from vecdb_server.security.auth import NEEDS
 from vecdb_server.workers import board as boards
 from vecdb_server.workers import counters
@@ -28,15 +29,19 @@ from vecdb_server.workers.mirror import SearchMirror
 from vecdb_server.workers.series import SharedMetrics
 
 _TICK_S = 0.1
+_NOT_LEASED = (
+    "the process that writes has not known for staleness_s that nobody else has taken over its log: reads are not "
+    "answered from the past. Ask a copy"
+)
 SEARCHES = search_pb2.DESCRIPTOR.services_by_name["SearchService"]
 
 
 class Crew:
     """folder : of sockets, for this user alone.   supervisor : its process number.   writes : whether one of them is a
-    writer.
+    writer.   leased : whether reads need its lease.
     """
 
-    def __init__(self, workers: int, folder: Path, supervisor: int, *, writes: bool) -> None:
+    def __init__(self, workers: int, folder: Path, supervisor: int, *, writes: bool, leased: bool = False) -> None:
         processes = workers + 1
         words = counters.words(processes), SharedMetrics.words(len(NEEDS), processes)
         self.board = Board(workers, *words)
@@ -46,6 +51,7 @@ class Crew:
         self.folder = folder
         self.supervisor = supervisor
         self.writes = writes
+        self.leased = leased
         self.counters = [counters.SharedCounters(self.board, self.board.parts[0], i) for i in range(processes)]
 
     def address(self, writer: int) -> str:
@@ -87,6 +93,11 @@ class CrewPlace(Place):
     def is_replaced(self) -> bool:
         return self.crew.board.is_replaced
 
+    @property
+    def log_state(self) -> LogState:
+        bits = self.crew.board.log_troubles
+        return LogState(*(not bits >> at & 1 for at in range(len(LogState._fields))))
+
     def listens(self, server: Any) -> None:
         self._server = server
         if server.metrics_port:
@@ -125,6 +136,12 @@ class WriterPlace(CrewPlace):
     def replaced(self) -> None:
         self.crew.board.replaced()
 
+    def note_log(self, state: LogState) -> None:
+        self.crew.board.log_troubles = sum((not fine) << at for at, fine in enumerate(state))
+
+    def leased(self, until: float) -> None:
+        self.crew.board.leased_until = until
+
 
 class WorkerPlace(CrewPlace):
     role = "worker"
@@ -153,8 +170,16 @@ class WorkerPlace(CrewPlace):
         """All workers together have twice as many as there are cores, since callers are not spread evenly."""
         return wanted or max(2, -(-2 * cores() // self.sharers))
 
+    @property
+    def takes_writes(self) -> bool:
+        return self.crew.writes and self.crew.board.state(WRITER) == SERVING
+
     def names_version(self) -> Any:
         return self.crew.board.names_version if self.crew.writes else super().names_version()
+
+    def refusal(self) -> str | None:
+        lapsed = self.crew.leased and time.monotonic() > self.crew.board.leased_until
+        return super().refusal() or (_NOT_LEASED if lapsed else None)
 
     def is_whole(self) -> bool:
         return not self.crew.writes or (self.crew.board.state(WRITER) == SERVING and super().is_whole())

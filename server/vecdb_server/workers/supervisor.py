@@ -84,9 +84,10 @@ class Supervisor:
         app.announce(self._config)
         address, kept = ports.reserve(self._config.listen)
         self._config = replace(self._config, listen=address)
+        leased = self._config.lease and self._config.staleness_s > 0
         folder = _socket_folder()
         self._kept = kept
-        self._crew = Crew(self._workers, folder, os.getpid(), writes=not self._config.read_only)
+        self._crew = Crew(self._workers, folder, os.getpid(), writes=not self._config.read_only, leased=leased)
         signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         try:
             self._begin()
@@ -242,7 +243,7 @@ class Supervisor:
             return WriterPlace(self._crew), replace(config, listen=self._crew.address(writer), reflection=False), _DRAIN
         share = -(-config.connections_max // self._workers)
         own: dict[str, Any] = {
-            "read_only": True, "log": None, "durability": "full",
+            "read_only": True, "log": None, "lease": False, "durability": "full",
             "metrics": config.metrics if not self._crew.writes and place == 1 else None,
             "write_threads": 1,
             "connections_max": min(config.connections_max, share + max(32, share // 4)),

@@ -1,6 +1,6 @@
 """Rounds of kill, pause and partition of a writer and its copy under durability="remote", with clients on both that
 never stop: nothing that was acknowledged is lost, a writer that was replaced acknowledges nothing and says so, no read
-of a copy is older than `staleness_s`, and what was revoked is answered no more.
+of a copy, or of a writer that was replaced, is older than `staleness_s`, and what was revoked is answered no more.
 
 The store is reached through a network of namespaces (tests/support/replication/network.py); clients reach servers by
 sockets in files, as if they stood on the same side of the cut as their server.
@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from tests.model.driver import SEED
 from tests.support.replication.ledger import CLOCK, TENANT, Caller, Ledger, Reader, ReaderOfWriter, Revoker, Scribe
 from tests.support.replication.network import WAYS, Network, network, why_none
 from tests.support.replication.s3_process import BUCKET, s3_process
-from tests.support.server.process import ENVIRONMENT, VECDB, Process
+from tests.support.server.process import Process
 
 pytestmark = pytest.mark.slow
 
@@ -58,12 +58,14 @@ class Node:
     def url(self) -> str:
         return f"unix:{self.rounds.sockets}/{self.name}"
 
-    def start(self, role: str) -> None:
+    def start(self, role: str, *, promoted: bool = False) -> None:
+        """promoted : the copy becomes the writer, in the process that serves it then: a second later it writes."""
         self.role = role
-        options = ("--log", URL, "--durability", "remote") if role == "writer" else ("--follow", URL)
+        promotes = f"; import vecdb; vecdb.promote({str(self.home)!r}, {URL!r})" if promoted else ""
+        options = ("--log", URL, "--durability", "remote", "--lease") if role == "writer" else ("--follow", URL)
         self.server = Process(
             self.home, self.rounds.folder, *options, "--staleness-s", str(STALENESS_S), "--grace-s", "2",
-            listen=self.url, prefix=self.link.prefix, environment=self.rounds.environment, before=SNAPSHOTS,
+            listen=self.url, prefix=self.link.prefix, environment=self.rounds.environment, before=SNAPSHOTS + promotes,
         )  # fmt: skip
         assert self.server.process.stdout is not None
         assert self.server.process.stdout.readline(), self.server.log()
@@ -173,6 +175,8 @@ class Rounds:
             node.reader.until_refused("does not answer from the past", f"{way} cut")
         else:
             time.sleep(float(self.rng.uniform(0.1, 4.0)))
+            if self.rng.random() < 0.5:
+                node.reader.until_refused("does not answer from the past", f"{way} cut")
         node.link.heal()
         return f"cut {way} of the {node.role}"
 
@@ -180,32 +184,45 @@ class Rounds:
         """A writer that is cut off for longer than it waits for the store, and was not replaced."""
         way = self._way()
         self.writer.link.cut(way)
+        self.writer.reader.until_refused("does not answer from the past", f"long {way} cut")
         self.writer.scribe.until_refused("the log", f"long {way} cut")
         time.sleep(float(self.rng.uniform(0, 8)))
         self.writer.link.heal()
         return f"long cut {way} of the writer"
 
     def take_over(self) -> str:
-        """The copy becomes the writer, while the one before is dead, paused or cut off, and comes back."""
+        """The copy becomes the writer, while the one before is dead, paused or cut off, or is cut off at about the same
+        moment, and comes back.
+        """
         old, new = self.writer, self.copy
         how = ("kill", "pause", *WAYS)[int(self.rng.integers(5))]
+        beside = how in WAYS and self.rng.random() < 0.6
+        cut = threading.Timer(float(self.rng.uniform(0, 2.5)) if beside else 0.0, lambda: old.link.cut(how))
+        new.stop_calling()
+        new.server.end()
+        if how != "kill":
+            old.reader.replaced()
         if how == "kill":
             old.server.kill()
         elif how == "pause":
             old.send(signal.SIGSTOP)
         else:
-            old.link.cut(how)
-        new.stop_calling()
-        new.server.end()
-        self._promote(new)
+            cut.start()
+            if not beside:
+                cut.join()
+        new.start("writer", promoted=True)
         replaced_at = time.monotonic()
-        new.start("writer")
         new.call()
+        if how in WAYS:
+            cut.join()
         if how != "kill":
             old.scribe.replaced_at = replaced_at
-            old.reader.ledger = Ledger(float("inf"))  # what one that is cut off answers is not bounded
             new.scribe.until(int(self.rng.integers(1, 20)), f"takeover after {how}")
-            self.note("the new one writes")
+            new.clients[-1].until(1, f"takeover after {how}")  # its first revoke has returned
+            if how in WAYS:  # it may have learned it before it was cut off
+                words = "" if beside else "does not answer from the past"
+                old.reader.until_refused(words, f"takeover after {how}")
+            self.note("the new one writes, the old one reads no more")
             old.send(signal.SIGCONT)
             old.link.heal()
             old.scribe.until_refused("fenced", f"takeover after {how}")
@@ -219,16 +236,10 @@ class Rounds:
         self.writer, self.copy = new, old
         old.start("copy")
         old.call()
-        return f"takeover after {how}"
+        return f"takeover {'beside' if beside else 'after'} {how}"
 
     def note(self, what: str) -> None:
         print(f"    {time.monotonic() - self.began:.1f} s: {what}", file=sys.stderr, flush=True)
-
-    def _promote(self, node: Node) -> None:
-        subprocess.run(
-            [*node.link.prefix, *VECDB, "promote", str(node.home), URL],
-            check=True, capture_output=True, env=ENVIRONMENT | self.environment, timeout=120,
-        )  # fmt: skip
 
     def end(self) -> None:
         for node in (self.writer, self.copy):

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from vecdb import Unavailable
 from vecdb_server import app
 from vecdb_server.config import Config
+from vecdb_server.place import LogState
 from vecdb_server.security.admission import Admission, AdmissionLimits
 from vecdb_server.security.auth import ANONYMOUS
 from vecdb_server.security.counters import NO_BOUND, Counters, LocalCounters
@@ -304,8 +307,52 @@ def test_workers_answer_no_more_once_the_writer_knows_that_it_was_replaced(tmp_p
     writer.replaced()
     assert worker.is_replaced() and not worker.is_whole() and not writer.is_whole()
     context = SimpleNamespace(place=worker, _names_version=worker.names_version(), _open={"docs": None}, _drops=0)
+    context.check_answers = partial(ServerContext.check_answers, context)  # type: ignore[arg-type]
     with pytest.raises(Unavailable, match="fenced"):
         ServerContext._follow_names(context)  # type: ignore[arg-type]
     crew.board.next_writer()
     assert worker.is_whole()
     ServerContext._follow_names(context)  # type: ignore[arg-type]
+
+
+def test_health_of_a_worker_is_what_the_writer_knows_of_the_log(tmp_path: Path) -> None:
+    crew = Crew(2, tmp_path, 1_000, writes=True)
+    writer, worker = WriterPlace(crew), WorkerPlace(crew, 1, 1.0)
+    for bits in range(8):
+        state = LogState(*(bool(bits >> at & 1) for at in range(3)))
+        writer.note_log(state)
+        assert worker.log_state == writer.log_state == state
+    assert not worker.takes_writes
+    crew.board.begin(boards.WRITER, 7)
+    writer.serves()
+    assert worker.takes_writes
+    writer.note_log(LogState(False, False, False))
+    crew.board.next_writer()
+    assert worker.log_state == LogState()
+    assert not WorkerPlace(Crew(2, tmp_path, 1_000, writes=False), 1, 1.0).takes_writes
+
+
+def test_workers_answer_no_longer_than_the_writer_has_said_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    crew = Crew(2, tmp_path, 1_000, writes=True, leased=True)
+    writer, worker = WriterPlace(crew), WorkerPlace(crew, 1, 1.0)
+    crew.board.begin(boards.WRITER, 7)
+    writer.serves()
+    context: Any = SimpleNamespace(place=worker)
+    with pytest.raises(Unavailable, match="not answered from the past"):  # it has said nothing yet
+        ServerContext.check_answers(context)
+    writer.leased(now + 1.0)
+    assert worker.is_whole()
+    ServerContext.check_answers(context)
+    now += 0.999
+    ServerContext.check_answers(context)
+    crew.gone(boards.WRITER)  # which renews it no more; another may begin
+    crew.board.next_writer()
+    now += 0.002
+    with pytest.raises(Unavailable, match="not answered from the past"):
+        ServerContext.check_answers(context)
+    assert not worker.is_whole() and writer.refusal() is None  # its own database knows
+    assert WorkerPlace(Crew(2, tmp_path, 1_000, writes=True), 1, 1.0).refusal() is None

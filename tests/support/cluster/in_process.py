@@ -23,7 +23,8 @@ class InProcessCluster:
         self.running: dict[str, Running] = {}
         Placement.even(shards).create(self.bucket)
         for number in range(shards):
-            log = {"log": self.log_of(number), "durability": "full", "staleness_s": 0.05} if logged else {}
+            age = self.settings.get("staleness_s", 0.05)
+            log = {"log": self.log_of(number), "durability": "full", "staleness_s": age} if logged else {}
             server = self.start(f"shard-{number}", **log)
             self.place(lambda one, number=number, server=server: one.with_writer(number, f"grpc://{server.address}"))
 

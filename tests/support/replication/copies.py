@@ -31,6 +31,14 @@ def log_of(db: Database) -> LogWriter:
     return found
 
 
+def lapse(db: Database) -> None:
+    """The lease of a writer has run out, and is renewed by its commits alone from now on."""
+    lease = log_of(db).lease
+    assert lease is not None
+    lease.close()
+    lease._confirmed_at = -float("inf")
+
+
 def follower_of(db: Database) -> LogFollower:
     found = backend_of(db)._log
     assert isinstance(found, LogFollower)

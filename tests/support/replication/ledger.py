@@ -53,14 +53,14 @@ class Ledger:
         with self._lock:
             return [number for _, number in self._acknowledged]
 
-    def check_clock(self, who: str, begun: float, number: int, *, bounded: bool) -> None:
-        """A read that began then found this number. bounded : it may be as old as `staleness_s`."""
+    def check_clock(self, who: str, begun: float, number: int, age_s: float) -> None:
+        """A read that began then found this number, which may be so old."""
         with self._lock:
-            known = bisect_right(self._acknowledged, (begun - (self.staleness_s if bounded else 0.0), -1))
+            known = bisect_right(self._acknowledged, (begun - age_s, -1))
             least = max((one for _, one in self._acknowledged[:known][-20:]), default=0)
         self.seen[f"reads of {who}"] += 1
         if number < least:
-            self.fault(f"{who} answered {number}, {least} was acknowledged {self.staleness_s} s before")
+            self.fault(f"{who} answered {number}, {least} was acknowledged {age_s} s before")
 
     def check_tenant(self, who: str, begun: float, found: list[int]) -> None:
         with self._lock:
@@ -155,18 +155,27 @@ class Revoker(Caller):
 
 
 class Reader(Caller):
-    """Reads the clock, and what the tenant sees. bounded : what it reads may be as old as `staleness_s`."""
+    """Reads the clock, and what the tenant sees. age_s : how old what it reads may be."""
 
-    bounded = True
+    def __init__(self, ledger: Ledger, who: str, url: str) -> None:
+        self.age_s = ledger.staleness_s
+        super().__init__(ledger, who, url)
 
     def call(self, docs: Any) -> None:
         begun = time.monotonic()
         found = docs.get(CLOCK)
-        self.ledger.check_clock(self.who, begun, 0 if found is None else found.fields["n"], bounded=self.bounded)
+        self.ledger.check_clock(self.who, begun, 0 if found is None else found.fields["n"], self.age_s)
         begun = time.monotonic()
         ids = docs.search(VECTORS[0], 200, tenant=TENANT).ids.tolist()
         self.ledger.check_tenant(self.who, begun, ids)
 
 
 class ReaderOfWriter(Reader):
-    bounded = False
+    """The same of the one that writes, which has all that was acknowledged; from `replaced` on it is one of many."""
+
+    def __init__(self, ledger: Ledger, who: str, url: str) -> None:
+        super().__init__(ledger, who, url)
+        self.age_s = 0.0
+
+    def replaced(self) -> None:
+        self.age_s, self.who = self.ledger.staleness_s, "a writer that was replaced"

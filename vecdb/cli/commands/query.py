@@ -44,11 +44,15 @@ def info(
     """Show what a database and its collections hold, in memory and on disk."""
     out = Output(json)
     with opened(db, token, tls, read_only=True) as database:
-        names = [collection] if collection else database.collections()
-        found = {"database": database.stats(), "collections": {n: database.collection(n).stats() for n in names}}
+        whole = database.stats()
+        answers = whole.get("log", {}).get("answers", True)  # of a copy, or a writer, that was cut off too long: no
+        names = [] if not answers else [collection] if collection else database.collections()
+        found = {"database": whole, "collections": {n: database.collection(n).stats() for n in names}}
 
     def show(console: Console) -> None:
         console.print(facts(found["database"], f"database {db}"))
+        if not answers:
+            console.print(f"reads are refused here: {whole['log']['trouble'] or 'the end of the log is not known'}")
         for name, stats in found["collections"].items():
             console.print(facts(stats, f"collection {name}"))
 

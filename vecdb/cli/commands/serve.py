@@ -45,6 +45,10 @@ def serve(
     staleness_s: Annotated[
         float | None, _flag("How old a copy's knowledge of the log may be; 0: any age. Default: 1")
     ] = None,
+    lease: Annotated[
+        bool | None,
+        _flag("With --log: refuse reads once it was not known for --staleness-s that no other server took over."),
+    ] = None,
     kernel_threads: Annotated[
         int | None, _flag("For long searches. Default: one a core; of each worker 2 x cores / workers, at least 2")
     ] = None,

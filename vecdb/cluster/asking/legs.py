@@ -279,7 +279,8 @@ class WriteLeg(Leg):
         if self._members.placement.runs != self._runs:
             self.fail(
                 Unavailable(
-                    f"records of {self._members.url} were given to other shards while this call was made: make it again"
+                    f"records of {self._members.url} were given to other shards while this call was made: make it "
+                    "again, under the same request_id if it has one"
                 )
             )
             return

@@ -99,7 +99,9 @@ class LogFollower:
             )
 
     def facts(self) -> dict[str, Any]:
-        """For `stats()`. confirmed_s : how long ago the end of the log was known; None: never."""
+        """For `stats()`. confirmed_s : how long ago the end of the log was known; None: never.   answers : whether it
+        answers reads.
+        """
         age = time.monotonic() - self._confirmed_at
         position = self._copy.position
         return {
@@ -108,6 +110,8 @@ class LogFollower:
             "sequence": self._sequence,
             "confirmed_s": None if age == float("inf") else age,
             "staleness_s": self.staleness_s,
+            "answers": self._is_fresh(),
+            "writes": False,
             "trouble": self._trouble or None,
         }
 

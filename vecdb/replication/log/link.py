@@ -24,12 +24,14 @@ class LogUse:
     remote : a commit is in the log before it is acknowledged.
     staleness_s : how long ago a copy may have known the end of the log when it answers; None: as long as it was. Of
         what the log is of: the most that its copies have, for which a revoke waits; None: it does not wait.
+    lease : the writer answers reads only while it knew so lately that nobody has taken over.
     """
 
     url: str
     follows: bool = False
     remote: bool = False
     staleness_s: float | None = STALENESS_S
+    lease: bool = False
 
     def __repr__(self) -> str:
         return repr(self.url)
@@ -37,7 +39,12 @@ class LogUse:
     def write(self, path: Path, store: Store, *, durable: bool) -> LogWriter:
         """Begin to write the log of a directory that was opened for writing."""
         bucket = open_bucket(self.url, conditional=True, patience_s=_PATIENCE_S)
-        return LogWriter(bucket, path, store, remote=self.remote, durable=durable, staleness_s=self.staleness_s)
+        asked = None
+        if self.lease and self.staleness_s is not None:  # an answer that comes later than that is of no use
+            asked = open_bucket(self.url, patience_s=min(_PATIENCE_S, self.staleness_s))
+        return LogWriter(
+            bucket, path, store, remote=self.remote, durable=durable, staleness_s=self.staleness_s, asked_by_lease=asked
+        )
 
     def follow(self, path: Path, store: Store, *, durable: bool) -> LogFollower:
         """Begin to follow, in a directory that is empty or a copy already."""
@@ -45,7 +52,7 @@ class LogUse:
         return LogFollower(bucket, path, store, durable=durable, staleness_s=self.staleness_s)
 
 
-def log_use(log: Any, follow: Any, staleness_s: Any, *, remote: bool = False) -> LogUse | None:
+def log_use(log: Any, follow: Any, staleness_s: Any, *, remote: bool = False, lease: bool = False) -> LogUse | None:
     """What the arguments of `open` ask for. Raises InvalidArgument."""
     for name, value in (("log", log), ("follow", follow)):
         if value is not None and not is_url(value):
@@ -56,9 +63,11 @@ def log_use(log: Any, follow: Any, staleness_s: Any, *, remote: bool = False) ->
         isinstance(staleness_s, bool) or not isinstance(staleness_s, (int, float)) or not 0 < staleness_s < 1e9
     ):
         raise InvalidArgument(f"staleness_s must be a positive number of seconds, or None, got {staleness_s!r}")
+    if lease and log is None:
+        raise InvalidArgument("lease=True is for a database with a log: give log='s3://bucket/prefix'")
     if follow is not None:
         return LogUse(follow, True, False, staleness_s)
-    return None if log is None else LogUse(log, False, remote, staleness_s)
+    return None if log is None else LogUse(log, False, remote, staleness_s, lease)
 
 
 def refuse_copy(path: Path, store: Store) -> None:

@@ -10,7 +10,8 @@ already, and writing them a second time to the same disk would make every commit
 
 A writer that finds another's object in the place of its next one has been replaced: it refuses every write from then
 on, and every read but where copies may be of any age, and what it committed since stays in its directory. It looks
-there each `limits.log_look_s`, so that one that nobody writes to learns it, too.
+there each `limits.log_look_s`, so that one that nobody writes to learns it, too. One that is cut off cannot learn it:
+with a lease (lease.py) it stops answering reads until it can.
 
 With "remote" a commit whose object may or may not lie there is neither made nor given up while the database is open:
 the store is asked until it tells, for which its callers do not wait (commit/committer.py).
@@ -27,13 +28,14 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep as wait
 from typing import Any
 
 from vecdb import limits
-from vecdb.errors import InvalidArgument, Unavailable, VecdbError
-from vecdb.replication.log import entry, epochs
+from vecdb.errors import AlreadyExists, InvalidArgument, Unavailable, VecdbError
+from vecdb.replication.log import entry, epochs, lease
 from vecdb.replication.log.applying import note_writer, take_own_tail
-from vecdb.replication.log.entry import Commit, Commits, FileRange, Position
+from vecdb.replication.log.entry import Commit, Commits, EpochEnd, FileRange, Position
 from vecdb.replication.log.recording import DATABASE_NAMES, NewBytes, RecordedCommit, Recorder
 from vecdb.replication.log.snapshot import SnapshotKeeper, StoreClosing
 from vecdb.replication.objects import Bucket
@@ -50,10 +52,19 @@ class LogWriter:
     """Writes the log of one open directory. Made before the first commit; raises what keeps it from being written."""
 
     def __init__(
-        self, bucket: Bucket, path: Path, store: Store, *, remote: bool, durable: bool, staleness_s: float | None
+        self,
+        bucket: Bucket,
+        path: Path,
+        store: Store,
+        *,
+        remote: bool,
+        durable: bool,
+        staleness_s: float | None,
+        asked_by_lease: Bucket | None = None,
     ) -> None:
         """remote : a commit is in the log before it is acknowledged.   durable : the directory is synced.
-        staleness_s : the most that copies have; None: nothing waits for copies.
+        staleness_s : the most that copies have; None: nothing waits for copies.   asked_by_lease : the same bucket, on
+        connections of its own: reads need a lease; None, or without `staleness_s`: they need none.
 
         Raises InvalidArgument where the log is another database's, or its newest commits are not here; Locked where
         another process begins to write it at the same moment.
@@ -78,8 +89,11 @@ class LogWriter:
         self._next_at = 0.0
         self._objects: list[int] = []  # numbers of this epoch's objects, ascending
         self._recorder: Recorder | None = None
-        self._sequence, end, snapshot_due = self._begin(store, durable)
+        self._sequence, end, snapshot_due, asked = self._begin(store, durable)
         self._end = end
+        self.lease: lease.Lease | None = None
+        if asked_by_lease is not None and staleness_s is not None:
+            self.lease = lease.Lease(bucket.url, staleness_s, asked, lambda: self._look_for_lease(asked_by_lease))
         self.snapshots = SnapshotKeeper(bucket, path, store, self._database, self._reached)
         self.snapshots.begin(end, due=snapshot_due)
         store.log = self._recorder = Recorder(
@@ -87,9 +101,13 @@ class LogWriter:
         )
         self._thread = threading.Thread(target=self._run, name="vecdb-log", daemon=True)
         self._thread.start()
+        if self.lease is not None:
+            self.lease.begin()
 
-    def _begin(self, store: Store, durable: bool) -> tuple[int, Position, bool]:
-        """Begin an epoch. Returns the number of the newest commit, where the log is, whether it needs a snapshot."""
+    def _begin(self, store: Store, durable: bool) -> tuple[int, Position, bool, float]:
+        """Begin an epoch. Returns the number of the newest commit, where the log is, whether it needs a snapshot, and
+        since when it is this writer's, or a moment before.
+        """
         end = epochs.find_end(self.bucket)
         if end is not None and end.database == self._database:
             take_own_tail(self.bucket, self._path, store, end, durable=durable)
@@ -101,12 +119,13 @@ class LogWriter:
         if end is not None:
             self._refuse_other(end, sequence, parted)
         note_writer(self._path, self._writer, durable=durable)
+        asked = lease.now()
         begun = epochs.begin_epoch(
             self.bucket, self._database, sequence, mark, end, continues=continues, writer=self._writer
         )
         self._objects = [begun.object]
         has_snapshot = end is not None and continues and self._has_snapshot(end)
-        return sequence, begun, not has_snapshot
+        return sequence, begun, not has_snapshot, asked
 
     def _has_snapshot(self, end: epochs.LogEnd) -> bool:
         """Whether a copy can begin with one, and needs to look at few epochs then."""
@@ -208,6 +227,8 @@ class LogWriter:
         with self._changed:
             self._fenced = self._replaced = reason
             self._let_go()
+        if self.lease is not None:
+            self.lease.end()
 
     def _refuse(self, reason: str) -> None:
         with self._changed:
@@ -234,7 +255,8 @@ class LogWriter:
 
     def wait_for_copies(self) -> None:
         """Wait until no copy answers without what is committed now: a copy that has not looked at the log since then
-        has stopped. Raises Unavailable where the log does not get it.
+        has stopped, and so has a writer that this one has replaced, if it has a lease: the end of its epoch is in the
+        log since before this one began. Raises Unavailable where the log does not get it.
         """
         if self._staleness_s is None:
             return
@@ -244,36 +266,56 @@ class LogWriter:
                 f"this is committed here, and not in the log {self.bucket.url} ({why}): copies may still "
                 "answer without it; repeat the call, which waits for them again"
             )
-        time.sleep(self._staleness_s)
+        wait(self._staleness_s)
 
     def _shipped(self, sequence: int) -> bool:
         return self._end.sequence >= sequence
 
     def fresh(self) -> None:
-        """Raise Unavailable where another has taken over, since what is read here is from the past."""
+        """Raise Unavailable where another has taken over, or may have as far as the lease says, since what is read here
+        is from the past then.
+        """
+        self.check_not_replaced()
+        if self.lease is not None:
+            self.lease.check()
+
+    def check_not_replaced(self) -> None:
+        """The same for what changes something, which needs no lease: the log itself refuses it."""
         if self._replaced is not None and self._staleness_s is not None:
             raise Unavailable(self._replaced)
+
+    def _answers(self) -> bool:
+        replaced = self._replaced is not None and self._staleness_s is not None
+        return not replaced and (self.lease is None or self.lease.is_held)
 
     def leave(self) -> None:
         """The database is about to close: a commit that waits for the store waits no longer than its callers."""
         self._leaving.set()
 
     def facts(self) -> dict[str, Any]:
-        """For `stats()`. replaced : whether another has taken over."""
+        """For `stats()`. replaced : whether another has taken over.   answers, writes : whether reads are answered, and
+        writes taken, as far as is known.   lease : since when nobody has taken over, where reads need that.
+        """
         with self._changed:
+            trouble = self._trouble or (self.lease.trouble if self.lease else "")
             return {
                 "url": self.bucket.url,
                 "epoch": self._end.epoch,
                 "sequence": self._end.sequence,
                 "waiting": self._sequence - self._end.sequence,
-                "trouble": self._fenced or self._trouble or None,
+                "trouble": self._fenced or trouble or None,
                 "replaced": self._replaced is not None,
+                "answers": self._answers(),
+                "writes": self._fenced is None and not (self._remote and trouble),
+                "lease": None if self.lease is None else self.lease.facts(),
                 "snapshot": self.snapshots.newest_here,
             }
 
     def close(self) -> None:
         """After the last commit: ship what waits, as long as `limits.log_close_s` allows, and stop."""
         ends = time.monotonic() + limits.log_close_s
+        if self.lease is not None:
+            self.lease.end()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -284,6 +326,8 @@ class LogWriter:
                 self._changed.notify_all()
             self._thread.join()
         self.snapshots.close(ends - time.monotonic())
+        if self.lease is not None:
+            self.lease.close()
 
     # -- the thread that ships ---------------------------------------------------------------------
 
@@ -369,8 +413,15 @@ class LogWriter:
         self.snapshots.wrote(self._end, len(data) + sum(one.file_bytes for one in group))
 
     def _create(self, key: str, data: bytes) -> None:
-        if not epochs.create_own(self.bucket, key, data):
-            raise self._taken_over()
+        asked = lease.now()
+        try:
+            self.bucket.create(key, data)
+        except AlreadyExists:
+            if self.bucket.get(key) != data:
+                raise self._taken_over() from None
+            return  # of an attempt before: another may have taken over behind it since
+        if self.lease is not None:
+            self.lease.confirm(asked)
 
     def _taken_over(self) -> _Fenced:
         return _Fenced(
@@ -381,18 +432,35 @@ class LogWriter:
 
     def _look(self) -> None:
         """Nothing was written for a while. Raises _Fenced where another has taken over."""
-        end = self._end
         try:
-            raw = self.bucket.get(end.next_key)
-            found = None if raw is None else entry.decode(raw, f"{self.bucket.url}: {end.next_key}")
+            self._nobody_has_taken_over(self.bucket)
         except (VecdbError, OSError) as error:
             self._trouble = str(error)
             return
         self._trouble = ""
-        if found is None:
-            return
-        if not isinstance(found, Commits) or found.writer != self._writer:  # its own may come just now, with "remote"
+
+    def _look_for_lease(self, bucket: Bucket) -> bool:
+        """In the thread of the lease: whether nobody had taken over when the bucket was asked, as far as it tells."""
+        try:
+            return self._nobody_has_taken_over(bucket)
+        except _Fenced as fenced:
+            if self._replaced is None:
+                _log.error("the log of %s: %s", self._path, fenced)
+            self._set_replaced(str(fenced))
+            return False
+
+    def _nobody_has_taken_over(self, bucket: Bucket) -> bool:
+        """Look at the next object. False where it is this writer's own, which comes just now: another's may lie behind
+        it. Raises _Fenced where it is another's; VecdbError, OSError where the bucket does not tell.
+        """
+        key = self._end.next_key
+        raw = bucket.get(key)
+        if raw is None:
+            return True
+        found = entry.decode(raw, f"{bucket.url}: {key}")
+        if not isinstance(found, (Commits, EpochEnd)) or found.writer != self._writer:
             raise self._taken_over()
+        return False
 
     def _ranges(self, commit: RecordedCommit) -> tuple[FileRange, ...]:
         return tuple(self._range(commit.sequence, number, one) for number, one in enumerate(commit.ranges))

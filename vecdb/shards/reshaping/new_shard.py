@@ -19,6 +19,8 @@ import vecdb
 from vecdb.api.collection import Collection
 from vecdb.api.database import Database
 from vecdb.cluster.placement import bucket_url, cluster_bucket
+from vecdb.commit.idempotency import CarryAnswers, carried
+from vecdb.embedded.local_database import LocalDatabase
 from vecdb.schema import CollectionConfig, Record
 from vecdb.shards.birth import ShardBuilder, new_log
 from vecdb.shards.reshaping.job import Progress, note_progress, progress_of
@@ -177,6 +179,17 @@ class NewShard:
         for name, rows in changes.rows.items():
             rows.upsert_into(self._db.collection(name))
         return changes.records
+
+    def carry(self, answers: list[dict[str, dict[bytes, bytes]]]) -> None:
+        """Know which writes the old shards have carried out, so that none of them is repeated here. answers : of each
+        old shard, by collection.
+        """
+        local = self._db._backend
+        assert isinstance(local, LocalDatabase)
+        for name in self._db.collections():
+            collection = local._opened(name)
+            known = carried(one.get(name, {}) for one in answers)
+            collection.writes.submit(CarryAnswers(collection.state.entry.uid, known))
 
     def note(self, marks: dict[int, Mark]) -> None:
         """The shard has all up to there."""

@@ -18,6 +18,7 @@ import vecdb
 from vecdb import validate
 from vecdb.api.database import Database
 from vecdb.cluster.slots import slots_of
+from vecdb.commit import idempotency
 from vecdb.embedded.local_database import LocalDatabase
 from vecdb.errors import NotFound
 from vecdb.replication.bucket import open_bucket
@@ -140,6 +141,15 @@ class OldShard:
     def counts(self) -> dict[str, int]:
         db = self._opened()
         return {name: len(db.collection(name)) for name in db.collections()}
+
+    def answers(self) -> dict[str, dict[bytes, bytes]]:
+        """What writes with a request id were answered, by collection."""
+        db = self._local()
+        with db.store.read_all() as txn:
+            return {
+                name: idempotency.answers_of(db.store, txn, db._opened(name).state.entry.uid)
+                for name in db.collections()
+            }
 
     def page(self, name: str, after: str | None) -> tuple[Any, ...]:
         """(cursor, or None where it was the last; then the records of a page for each new shard)."""

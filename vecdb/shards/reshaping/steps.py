@@ -4,11 +4,13 @@
     PLACED  the placement has the new shards, without slots, and held: servers begin to follow them
             what was written meanwhile is caught up with from the logs, a few times
     HELD    the old shards lose their writers, which ship what they have acknowledged and only read from then on
-    FENCED  each old log gets another epoch: whoever still writes is refused. The rest is caught up with; counts agree
+    FENCED  each old log gets another epoch: whoever still writes is refused. The rest is caught up with; counts agree;
+            the new shards know what the old ones have answered under request ids
     switch  one change of the placement: slots, writers, and the old shards are gone
 
 Reads go on all the time, from the old shards up to the switch and from the new ones after it. Writes wait from HELD to
-the switch, and are then done once: by the old shards before, by the new ones after.
+the switch, and are then done once: by the old shards before, by the new ones after. What is repeated under a request id
+that an old shard knew is answered or refused, not done again.
 
 Killed anywhere it is begun again with the same call, and goes on; or it is abandoned, up to the switch.
 """
@@ -407,6 +409,7 @@ class Reshaping:
                 "switched. Abandon this reshaping, and report it"
             )
         self.records = sum(counts[0].values())
+        self._each(self._new, "carry", list(self._of_all(self._old, "answers").values()))
 
     # -- the switch --------------------------------------------------------------------------------
 

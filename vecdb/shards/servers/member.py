@@ -251,7 +251,7 @@ class Member:
             _log.warning("%s was replaced: it is kept as %s", self.path, directories.put_aside(self.path))
         words = ["--path", str(self.path), "--listen", self._listen_on(), *self.settings.options]
         words += {
-            Role.WRITE: ["--log", log, *self.settings.writer_options],
+            Role.WRITE: ["--log", log, "--lease", *self.settings.writer_options],  # a copy may take over
             Role.FOLLOW: ["--follow", log],
             Role.READ: ["--read-only"],
         }[role]
