@@ -90,8 +90,8 @@ class QuerySample(NamedTuple):
 
 
 def lowest_recall(samples: list[QuerySample], found: list[Neighbors]) -> float:
-    """Of the samples' mean recalls."""
-    return min(float(one.recall(hits).mean()) for one, hits in zip(samples, found, strict=True))
+    """Of the samples' mean recalls; 0 at least, which `misses` could pass."""
+    return max(0.0, min(float(one.recall(hits).mean()) for one, hits in zip(samples, found, strict=True)))
 
 
 def cautious_recall(samples: list[QuerySample], found: list[Neighbors]) -> float:
@@ -104,7 +104,7 @@ def cautious_recall(samples: list[QuerySample], found: list[Neighbors]) -> float
         error = float(recalls.std() / np.sqrt(len(recalls)))
         return float(recalls.mean()) - max(0.0, _ERRORS * error - _ERRORS_FREE)
 
-    return min(low(one.recall(hits)) for one, hits in zip(samples, found, strict=True))
+    return max(0.0, min(low(one.recall(hits)) for one, hits in zip(samples, found, strict=True)))
 
 
 def tune(
