@@ -146,18 +146,20 @@ def test_the_links_do_not_depend_on_threads() -> None:
     assert np.array_equal(*links)
 
 
-def test_a_graph_that_began_before_there_was_a_core_is_built_anew() -> None:
+@pytest.mark.parametrize("shorter", [1e-4, 0.3])  # 8-bit codes of the second hold, so that the links alone are stale
+def test_a_graph_that_began_before_there_was_a_core_is_built_anew(shorter: float) -> None:
     source = MemoryRows(made("plain", 600), 2 * N)
     index = grown(source)
     assert not index.is_spoiled
-    source.append(made("half x.001 half x10", N - 600))
+    lengths = np.where(np.random.default_rng(5).random(N - 600) < 0.5, shorter, 1.0)
+    source.append((made("plain", N - 600) * lengths[:, None]).astype(np.float32))
     index.publish_rows(N)
     index.add(N, 2)
     index.connect_unreachable(2)
     assert index.is_spoiled and places(index).second == 0 and index.check() == []
     again = grown(source, after=index)
     assert not again.is_spoiled and places(again) == link_places.with_angles(16)
-    assert recall(again, source) >= 0.95 > recall(index, source)
+    assert recall(again, source, 32) >= 0.95 > recall(index, source, 32)
 
 
 def test_codes_that_know_no_angles_leave_all_places_to_l2() -> None:
