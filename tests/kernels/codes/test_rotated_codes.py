@@ -15,6 +15,7 @@ from vecdb.index.common.quantizer import rotated_dim as padded
 from vecdb.index.common.rotation import rotation
 from vecdb.kernels.codes import rotated_codes
 from vecdb.kernels.codes.code_formats import code_as_query, code_distance, encode_query
+from vecdb.kernels.codes.float_codes import ANGLES, PRODUCTS, SQUARES
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import COSINE, IP, L2
 
@@ -31,8 +32,8 @@ def to_query(codes, bias, query, parameters, scale, metric, query8, query16, blo
 
 
 @njit
-def to_row(codes, bias, other, by_product, query8, query16, blocks, out):  # type: ignore[no-untyped-def]
-    probe = code_as_query(codes, bias, np.int64(other), by_product, query8, query16, blocks)
+def to_row(codes, bias, other, kind, query8, query16, blocks, out):  # type: ignore[no-untyped-def]
+    probe = code_as_query(codes, bias, np.int64(other), kind, query8, query16, blocks)
     for row in range(len(codes)):
         out[row] = code_distance(codes, bias, np.int64(row), query8, query16, probe, blocks)
 
@@ -104,14 +105,33 @@ def test_distances_between_rows_are_exact_and_symmetric(code_format: str) -> Non
     query8, query16, blocks = buffers(quantiser)
     found = np.zeros((50, 50), np.int32)
     for row in range(50):
-        to_row(codes, NO_BIAS, row, False, query8, query16, blocks, found[row])
+        to_row(codes, NO_BIAS, row, SQUARES, query8, query16, blocks, found[row])
     own = steps * steps * squares
     wanted = (own[:, None] + own) - 2.0 * ((steps[:, None] * steps) * (integers @ integers.T))
     assert np.array_equal(found, as_bits(wanted)) and np.array_equal(found, found.T)
     assert (np.diag(found) == 0).all()
     for row in range(50):
-        to_row(codes, NO_BIAS, row, True, query8, query16, blocks, found[row])
+        to_row(codes, NO_BIAS, row, PRODUCTS, query8, query16, blocks, found[row])
     assert np.array_equal(found, as_bits(-(steps[:, None] * steps) * (integers @ integers.T)))
+
+
+@pytest.mark.parametrize("code_format", FORMATS)
+def test_angles_between_rows_are_exact_symmetric_and_those_of_centred_rows(code_format: str) -> None:
+    vectors, quantiser, codes = made(DIM, code_format, L2)
+    vectors[5] = quantiser.mean  # lies at the centre, and has no direction
+    quantiser.encode(checksums.for_kernels(vectors), 0, 50, L2, codes, NO_BIAS, NO_FAR)
+    integers, _, squares = stands_for(codes, code_format, DIM)
+    query8, query16, blocks = buffers(quantiser)
+    found = np.zeros((50, 50), np.int32)
+    for row in range(50):
+        to_row(codes, NO_BIAS, row, ANGLES, query8, query16, blocks, found[row])
+    squares = squares.astype(np.float64)
+    cosines = (integers @ integers.T) / np.sqrt(np.maximum(np.outer(squares, squares), 1.0))
+    assert np.array_equal(found, as_bits(-cosines)) and np.array_equal(found, found.T)
+    centred = vectors.astype(np.float64) - quantiser.mean
+    unit = centred / np.maximum(np.linalg.norm(centred, axis=1), 1e-300)[:, None]
+    assert np.abs(cosines - unit @ unit.T).max() < (0.02 if code_format == ROTATED8 else 1e-3)
+    assert not found[5].any()
 
 
 @pytest.mark.parametrize("metric", [L2, COSINE, IP])

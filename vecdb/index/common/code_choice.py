@@ -122,9 +122,11 @@ def choose(
     far: NDArray[np.int32] = _NO_BIAS,
     threads: int = 1,
     workers: ThreadPool | None = None,
+    *,
+    rotated: bool = False,
 ) -> Choice:
     """The quantizer for rows [0, stop). old, far : the present one, kept while it is good enough and has not been
-    outgrown, and the rows beyond its range.
+    outgrown, and the rows beyond its range.   rotated : not of 8 bits with one scale, unless rows are their own codes.
     """
     if metric in distance.OF_BITS:
         return Choice(old or _of_bits(arrays, stop), old is not None, None)
@@ -132,13 +134,14 @@ def choose(
     if old is not None:
         measure = Measure(arrays, metric, stop, threads, workers)
         old_recall, holds = measure.recall(old)
-        if not _is_outgrown(old, far, stop) and (holds or old.code_format == FLOAT32):
+        fits = not rotated or old.lossless or old.code_format != SQ8
+        if fits and not _is_outgrown(old, far, stop) and (holds or old.code_format == FLOAT32):
             return Choice(old.measured(old_recall, stop), True, old_recall)
     quantiser = sq8_training.train(arrays, metric, stop)
     if quantiser.lossless:
         return Choice(quantiser, False, None)
     measure = measure or Measure(arrays, metric, stop, threads, workers)
-    found, holds = measure.recall(quantiser)
+    found, holds = (0.0, False) if rotated else measure.recall(quantiser)
     if not holds and metric == COSINE:
         quantiser = _centred(arrays, stop)
         found, holds = measure.recall(quantiser)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vecdb import schema
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.hnsw.graph import Graph, graph_links
+from vecdb.index.hnsw.graph import Graph
 from vecdb.index.hnsw.scratch import ScratchBuffers, ScratchPool
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.build import insertion, repair
@@ -51,10 +51,14 @@ class GraphBuilder:
         self._threads = threads
         self._workers = workers
         self._scratches = scratches
-        self._arrays = ArrayTable(insertion.BuiltGraph(graph.arrays(), graph.levels, deleted, graph.product_links))
+        places = graph.places.with_codes(graph.quantiser.code_format)
+        self._places = places
+        self._arrays = ArrayTable(
+            insertion.BuiltGraph(graph.arrays(), graph.levels, deleted, places.kind, places.second)
+        )
         # Neighbours chosen for a new row on layer 0: more than m, since rows of one batch do not see one another.
-        self._chosen = 3 * self._links_max(0) // 4
-        self._chosen_by_product = 3 * graph.product_links // 4
+        self._chosen = 3 * places.near // 4
+        self._chosen_second = 3 * places.second // 4
 
     def insert(self, first: int, stop: int, left_out: NDArray[np.bool_], removed: int, entry: int, level: int) -> None:
         """Insert rows [first, stop) into the graph that ends at `first`.
@@ -70,7 +74,7 @@ class GraphBuilder:
         def own_links(begin: int, end: int, scratch: ScratchBuffers) -> None:
             for start, last in zip(*runs(~left_out[begin - first : end - first]), strict=True):
                 insertion.insert_points(
-                    begin + start, begin + last, first, stop, width, self._chosen, self._chosen_by_product, config.m,
+                    begin + start, begin + last, first, stop, width, self._chosen, self._chosen_second, config.m,
                     entry, level, pending, self._arrays.table, scratch.table.table, scratch.blocks,
                 )  # fmt: skip
 
@@ -85,7 +89,7 @@ class GraphBuilder:
             self._add_reverse_links(first, stop, layer)
 
     def _add_reverse_links(self, first: int, stop: int, layer: int) -> None:
-        edges = np.empty((stop - first) * (self._chosen + self._chosen_by_product), np.int64)
+        edges = np.empty((stop - first) * (self._chosen + self._chosen_second), np.int64)
         edges = edges[: insertion.edges_of(first, stop, layer, self._arrays.table, edges)]
         if len(edges) == 0:
             return
@@ -121,7 +125,7 @@ class GraphBuilder:
         scratch = self._scratches.take(self._graph, width, 0)
         lost = repair.connect_unreachable(
             indexed, np.packbits(dead, bitorder="little"), entry, level, min(_CONNECT_WIDTH, width),
-            self._links_max(0) + self._graph.product_links,
+            self._places.total,
             np.full(indexed, -1, np.int32), np.empty(indexed, np.int32), self._arrays.table, scratch.table.table,
             scratch.blocks,
         )  # fmt: skip
@@ -129,8 +133,8 @@ class GraphBuilder:
         return int(lost)
 
     def _links_max(self, layer: int) -> int:
-        """Links of a row, without those by product."""
-        return graph_links(self._config.m, self._graph.product_links) if layer == 0 else self._config.m
+        """Links of a row, without second ones."""
+        return self._places.near if layer == 0 else self._config.m
 
     def _over_slices(
         self, work: Callable[[int, int, ScratchBuffers], None], first: int, stop: int, width: int = 0

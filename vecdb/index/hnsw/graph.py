@@ -1,7 +1,7 @@
 """The live arrays of a graph index and the view of them that searches take.
 
-    links   int32[capacity, stride]      layer 0: up to 2 m neighbours, then -1; whole cache lines; under ip up to m by
-                                         l2 and 2 m by inner product (kernels/build/insertion.py)
+    links   int32[capacity, stride]      layer 0: up to 2 m neighbours, then -1; whole cache lines; some by l2 and some
+                                         by another measure where data need it (link_places.py)
     upper   int32[room, stride]          layers 1..level(row) of a row from slot[row] on: up to m neighbours, then -1
     slot    int32[capacity]              -1 for rows on layer 0 only
     levels  int8[capacity]
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from vecdb.index.common.memory import reserve
 from vecdb.index.common.quantizer import ScalarQuantizer, block_count, kernel_blocks
+from vecdb.index.hnsw.link_places import LinkPlaces
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import JACCARD, L2
@@ -43,11 +44,6 @@ def line_up(links: int) -> int:
     return -(-links // 16) * 16
 
 
-def graph_links(m: int, product_links: int) -> int:
-    """Links of a row on layer 0, without those by product."""
-    return m if product_links else 2 * m
-
-
 def levels_of(first: int, stop: int, m: int, seed: int) -> NDArray[np.int8]:
     """Levels of rows [first, stop): exponential with mean 1 / ln(m), from a hash of (seed, row) (splitmix64)."""
     x = np.arange(first, stop, dtype=np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
@@ -63,7 +59,7 @@ def levels_of(first: int, stop: int, m: int, seed: int) -> NDArray[np.int8]:
 class Graph:
     """The arrays themselves; replaced, not changed, when they grow or when rows are encoded anew."""
 
-    __slots__ = ("bias", "codes", "far", "levels", "links", "product_links", "quantiser", "slot", "upper")
+    __slots__ = ("bias", "codes", "far", "levels", "links", "places", "quantiser", "slot", "upper")
 
     def __init__(
         self,
@@ -74,8 +70,8 @@ class Graph:
         upper: NDArray[np.int32],
         slot: NDArray[np.int32],
         levels: NDArray[np.int8],
+        places: LinkPlaces,
         far: NDArray[np.int32] = _NO_ROWS,
-        product_links: int = 0,
     ) -> None:
         self.quantiser = quantiser
         self.codes = codes
@@ -85,21 +81,20 @@ class Graph:
         self.slot = slot
         self.levels = levels
         self.far = far
-        self.product_links = product_links
+        self.places = places
 
     @staticmethod
-    def reserve(capacity: int, m: int, biased: bool, quantiser: ScalarQuantizer, product_links: int = 0) -> Graph:
-        """product_links : links by inner product that a row may have besides those by l2; 0: all are of one kind."""
+    def reserve(capacity: int, m: int, biased: bool, quantiser: ScalarQuantizer, places: LinkPlaces) -> Graph:
         capacity = max(capacity, _CAPACITY_MIN)
         return Graph(
             quantiser,
             reserve((capacity, quantiser.width), np.uint8),
             reserve(capacity if biased else 0, np.int32),
-            reserve((capacity, line_up(graph_links(m, product_links) + product_links)), np.int32),
+            reserve((capacity, line_up(places.total)), np.int32),
             reserve((upper_room(capacity, m), line_up(m)), np.int32),
             reserve(capacity, np.int32),
             reserve(capacity, np.int8),
-            product_links=product_links,
+            places,
         )
 
     def replace(self, **arrays: Any) -> Graph:

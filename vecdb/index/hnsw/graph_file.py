@@ -2,12 +2,13 @@
 
 magic   := "VDBHNSW\\x01"
 header  := {version, kind, metric, dtype, dim, m, ef_construction, seed, indexed_rows, sequence, entry, level,
-            upper_rows, spoiled, product_links, and those of the quantizer (stored_quantizer.py)}
+            upper_rows, spoiled, product_links, angle_links, and those of the quantizer (stored_quantizer.py)}
 sections: far, codes, bias, links, slot, levels, upper, and those of the quantizer
 
-spoiled and product_links were added later; where they are missing, no links are by inner product. version is 1 where
-codes are 8 bits around the metric's own origin and all links of one kind, else 2, which programs that know nothing else
-refuse.
+spoiled, product_links and angle_links were added later; where one is missing, it is 0: no links are by inner product,
+or by angle. version is 1 where codes are 8 bits around the metric's own origin and all links of one kind, else 2, which
+programs that know nothing else refuse. Those that know 2, but not angle_links, find as many links a row as they expect
+and add further rows by l2 alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 from vecdb.index.common import code_choice, sealed_file, stored_quantizer
 from vecdb.index.contract import SealedFile
 from vecdb.index.hnsw.graph import GraphView
+from vecdb.index.hnsw.link_places import LinkPlaces, of_one_kind, with_angles, with_products
 from vecdb.index.hnsw.state import HnswState, graph_from
+from vecdb.kernels.codes.float_codes import ANGLES
 from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.storage.disk.row_file import RowArrays
 
@@ -47,12 +50,12 @@ def write(path: Path, facts: dict[str, Any], state: HnswState) -> SealedFile:
     if view is not None:
         graph = view.graph
         quantiser = graph.quantiser
-        is_plain = code_choice.is_ordinary(quantiser, view.metric) and graph.product_links == 0
+        is_plain = code_choice.is_ordinary(quantiser, view.metric) and graph.places.second == 0
         header.update(
             version=VERSION if is_plain else OTHER_CODES,
             **stored_quantizer.header_of(quantiser),
             spoiled=state.spoiled,
-            product_links=graph.product_links,
+            **_stored_places(graph.places),
         )
         arrays = {
             **stored_quantizer.sections_of(quantiser),
@@ -79,8 +82,19 @@ def read(path: Path, facts: dict[str, Any], arrays: RowArrays, mapped: bool) -> 
         return HnswState(None, 0, 0, header["sequence"], header["seed"])
     quantiser = stored_quantizer.read(path, header, sections)
     metric = METRIC_CODES[facts["metric"]]
-    graph = graph_from(sections, quantiser, arrays, facts["m"], header.get("product_links", 0), metric, mapped)
+    graph = graph_from(sections, quantiser, arrays, facts["m"], _read_places(header), metric, mapped)
     n = header["indexed_rows"]
     view = GraphView(graph, arrays, metric, n, header["entry"], header["level"])
     spoiled = header.get("spoiled", False)
     return HnswState(view, n, header["upper_rows"], header["sequence"], header["seed"], spoiled)
+
+
+def _stored_places(places: LinkPlaces) -> dict[str, int]:
+    by_angle = places.kind == ANGLES
+    return {"product_links": 0 if by_angle else places.second, "angle_links": places.second if by_angle else 0}
+
+
+def _read_places(header: dict[str, Any]) -> LinkPlaces:
+    if header.get("angle_links", 0):
+        return with_angles(header["m"])
+    return with_products(header["m"]) if header.get("product_links", 0) else of_one_kind(header["m"])

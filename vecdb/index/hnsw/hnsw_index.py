@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from vecdb import limits, schema
 from vecdb.index.clustering.partition import Partition
-from vecdb.index.common import code_choice, sealed_file, sq8_training
+from vecdb.index.common import code_choice, sealed_file
 from vecdb.index.common.batching import (
     as_float32_queries,
     complete_short_answers,
@@ -48,11 +48,12 @@ from vecdb.index.exact.scan import scan_exactly
 from vecdb.index.hnsw import filtered, graph_codes, graph_file, invariants, one_query
 from vecdb.index.hnsw.construction import GraphBuilder
 from vecdb.index.hnsw.graph import Graph, GraphView, levels_of, upper_room
+from vecdb.index.hnsw.link_places import are_by_angle, places_for
 from vecdb.index.hnsw.scratch import ScratchPool
 from vecdb.index.hnsw.state import HnswState, renumbered
 from vecdb.index.row_set import RowSet
 from vecdb.kernels.array_table import ArrayTable
-from vecdb.kernels.primitives.distance import IP, METRIC_CODES
+from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.kernels.search import graph_search
 from vecdb.schema import SearchParams, Visibility
@@ -198,7 +199,10 @@ class HnswIndex(Index):
         """
         arrays = self._rows.arrays
         if self._view is None:
-            choice = code_choice.choose(arrays, self._metric, stop, threads=threads, workers=self._workers)
+            choice = code_choice.choose(
+                arrays, self._metric, stop, threads=threads, workers=self._workers,
+                rotated=are_by_angle(arrays, self._metric, max(stop, self._published)),
+            )  # fmt: skip
             self._start(choice.quantiser, stop)
             return
         self.publish_rows(stop)
@@ -206,11 +210,14 @@ class HnswIndex(Index):
         new, all_rows = self.indexed_rows, stop >= self._published
         if not code_choice.is_due(graph.quantiser, graph.far, graph.codes[:stop], new, all_rows=all_rows):
             return
-        if self._metric == IP and not graph.product_links and sq8_training.needs_bias(arrays, IP, stop):
-            self._spoiled = True  # it began with rows of one length, or before there were links by product
+        rows, one_kind = max(stop, self._published), graph.places.second == 0
+        by_angle = are_by_angle(arrays, self._metric, rows)
         choice = code_choice.choose(
-            arrays, self._metric, stop, graph.quantiser, graph.far, threads=threads, workers=self._workers
-        )
+            arrays, self._metric, stop, graph.quantiser, graph.far, threads=threads, workers=self._workers,
+            rotated=by_angle,
+        )  # fmt: skip
+        if one_kind and places_for(arrays, self._metric, rows, choice.quantiser, self.config.m).second:
+            self._spoiled = True  # it began with other rows, or before there were such links
         if choice.kept:
             with self._lock:
                 view = self._current()
@@ -224,9 +231,8 @@ class HnswIndex(Index):
         arrays = self._rows.arrays
         rows = max(stop, self._published)
         biased = code_choice.needs_bias(quantiser, arrays, self._metric, rows)
-        # among rows of one length what is near by l2 is near by inner product
-        mixed = self._metric == IP and sq8_training.needs_bias(arrays, IP, rows)
-        graph = Graph.reserve(arrays.capacity, self.config.m, biased, quantiser, 2 * self.config.m if mixed else 0)
+        places = places_for(arrays, self._metric, rows, quantiser, self.config.m)
+        graph = Graph.reserve(arrays.capacity, self.config.m, biased, quantiser, places)
         with self._lock:
             self._view = GraphView(graph, arrays, self._metric, 0, -1, 0)
             self._encode(stop, find_flat=False)

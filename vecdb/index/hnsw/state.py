@@ -12,6 +12,7 @@ from vecdb.index.common import stored_quantizer
 from vecdb.index.common.memory import grown
 from vecdb.index.common.quantizer import BITS, SQ8, ScalarQuantizer
 from vecdb.index.hnsw.graph import Graph, GraphView, line_up, upper_room
+from vecdb.index.hnsw.link_places import LinkPlaces
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import JACCARD, L2
 from vecdb.storage.disk.row_file import RowArrays
@@ -38,7 +39,7 @@ def graph_from(
     quantiser: ScalarQuantizer,
     arrays: RowArrays,
     m: int,
-    product_links: int,
+    places: LinkPlaces,
     metric: int,
     mapped: bool,
 ) -> Graph:
@@ -48,7 +49,7 @@ def graph_from(
     n, upper_rows = len(sections["codes"]), len(sections["upper"])
     capacity = max(arrays.capacity, n)
     biased = len(sections["bias"]) > 0 or (n == 0 and (metric, quantiser.code_format) in ((L2, SQ8), (JACCARD, BITS)))
-    graph = Graph.reserve(capacity, m, biased, quantiser, product_links)
+    graph = Graph.reserve(capacity, m, biased, quantiser, places)
     graph.codes[:n] = sections["codes"]
     if len(graph.bias):
         graph.bias[:n] = sections["bias"]
@@ -100,7 +101,7 @@ def renumbered(state: HnswState, mapping: NDArray[np.int64], arrays: RowArrays, 
     if entry < 0 and n:
         entry = int(levels.argmax())
         level = int(levels[entry])
-    fresh = graph_from(sections, graph.quantiser, arrays, m, graph.product_links, view.metric, False)
+    fresh = graph_from(sections, graph.quantiser, arrays, m, graph.places, view.metric, False)
     new = GraphView(fresh, arrays, view.metric, n, entry, level)
     return HnswState(new, n, len(upper), state.removed, state.seed, state.spoiled)
 

@@ -10,10 +10,11 @@ The frozen graph has no row of the batch, so a point is compared with the rows t
 too: rows that come sorted, by topic or time, have their nearest among them (recall at a beam of 64 on 20,000 rows of
 1,000 topics in order: .77 without, .99 with).
 
-Where rows of different norms are compared by inner product, a row has links of two kinds on layer 0, in one list: some
-chosen by l2, which keep every row reachable, and some by product, which lead to what queries look for. By l2 alone
-recall at a beam of 64 was .72 on Gaussian data and .25 on log-normal norms, with both .98; by product alone a quarter
-of the rows had no link to them.
+A row may have links of two kinds on layer 0, in one list: some chosen by l2, which keep every row reachable, and second
+ones by another measure, which lead to what queries look for. Where rows of different norms are compared by inner
+product it is the product: by l2 alone recall at a beam of 64 was .72 on Gaussian data and .25 on log-normal norms, with
+both .98; by product alone a quarter of the rows had no link to them. Where a dense core lies in a sparse cloud under
+l2 it is the angle between centred rows: log-normal norms .83 by l2 alone, .97 with both.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numba import int8, int64, uint64
 
 from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.codes.code_formats import code_as_query, code_distance
+from vecdb.kernels.codes.float_codes import SQUARES
 from vecdb.kernels.compile import inlined, kernel, part
 from vecdb.kernels.primitives.prefetch import prefetch_code
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, insert, sort_keys
@@ -49,7 +51,8 @@ class BuiltGraph(NamedTuple):
     graph: GraphArrays
     levels: int8[::1]
     deleted: uint64[::1]
-    product_links: int64  # that a row may have on layer 0 besides those by l2; 0: all are of one kind
+    second_kind: int64  # of the second links: PRODUCTS or ANGLES (float_codes.py)
+    second_links: int64  # that a row may have on layer 0 besides those by l2; 0: all are of one kind
 
 
 @inlined()
@@ -59,26 +62,26 @@ def link_row(slot, layer, row):
 
 
 @inlined()
-def by_products(graph):
-    """The graph as its rows are compared by inner product."""
+def without_bias(graph):
+    """The graph as its rows are compared by inner product or angle."""
     return GraphArrays(graph.codes, graph.bias[:0], graph.links, graph.upper, graph.slot)
 
 
 @part()
-def load_row(graph, row, by_product, query8, query16, blocks):
+def load_row(graph, row, kind, query8, query16, blocks):
     """Take a stored row as the query, a BeamQuery whose distances between rows are symmetric. Returns its probe.
 
-    by_product : `graph` is one of `by_products`.
+    kind : SQUARES, or PRODUCTS or ANGLES where `graph` is one of `without_bias`.
     """
-    return code_as_query(graph.codes, graph.bias, row, by_product, query8, query16, blocks)
+    return code_as_query(graph.codes, graph.bias, row, kind, query8, query16, blocks)
 
 
 @part()
-def select_neighbours(graph, by_product, entries, size, most, kept, query8, query16, blocks):
+def select_neighbours(graph, kind, entries, size, most, kept, query8, query16, blocks):
     """At most `most` diverse neighbours of a point out of its sorted candidates entries[:size] (pool entries).
 
     The heuristic of algorithm 4: a candidate is kept if it is nearer to the point than to every neighbour kept so far.
-    by_product : see `load_row`.   kept : int64[>= most], filled with rows.   query8, query16 : buffers, overwritten.
+    kind : see `load_row`.   kept : int64[>= most], filled with rows.   query8, query16 : buffers, overwritten.
     Returns how many are kept.
     """
     count = 0
@@ -89,7 +92,7 @@ def select_neighbours(graph, by_product, entries, size, most, kept, query8, quer
         own = np.int32(entries[i] >> 32)
         good = True
         if count:
-            probe = load_row(graph, row, by_product, query8, query16, blocks)
+            probe = load_row(graph, row, kind, query8, query16, blocks)
             for j in range(count):
                 if code_distance(graph.codes, graph.bias, kept[j], query8, query16, probe, blocks) < own:
                     good = False
@@ -101,12 +104,12 @@ def select_neighbours(graph, by_product, entries, size, most, kept, query8, quer
 
 
 @part()
-def add_product_neighbours(graph, entries, size, most, kept, count, query8, query16, blocks):
-    """Add to the rows kept[:count] at most `most` that are chosen by inner product out of the sorted candidates
-    entries[:size], each row once. kept : int64[>= count + most].   Returns how many there are.
+def add_second_neighbours(graph, kind, entries, size, most, kept, count, query8, query16, blocks):
+    """Add to the rows kept[:count] at most `most` that are chosen by `kind` out of the candidates entries[:size],
+    which are sorted by it, each row once. kept : int64[>= count + most].   Returns how many there are.
     """
     chosen = kept[count:]
-    found = select_neighbours(graph, True, entries, size, most, chosen, query8, query16, blocks)
+    found = select_neighbours(graph, kind, entries, size, most, chosen, query8, query16, blocks)
     total = count
     for j in range(found):
         row = chosen[j]
@@ -120,9 +123,9 @@ def add_product_neighbours(graph, entries, size, most, kept, count, query8, quer
 
 
 @part()
-def sort_by_product(graph, pool, size, point, query8, query16, blocks):
-    """Sort the rows in pool[:size] anew, by their inner product with the row `point`. graph : of `by_products`."""
-    probe = load_row(graph, point, True, query8, query16, blocks)
+def sort_by_kind(graph, kind, pool, size, point, query8, query16, blocks):
+    """Sort the rows in pool[:size] anew, by their distance from the row `point`. graph, kind : see `load_row`."""
+    probe = load_row(graph, point, kind, query8, query16, blocks)
     for j in range(size):
         row = row_of_entry(pool[j])
         pool[j] = pool_entry(code_distance(graph.codes, graph.bias, row, query8, query16, probe, blocks), row)
@@ -183,31 +186,32 @@ def write_links(own, kept, count):
 
 @kernel()
 def insert_points(
-    first, stop, batch_first, batch_stop, width, most_low, most_product, most_high, entry, level, strict, graph_table,
+    first, stop, batch_first, batch_stop, width, most_low, most_second, most_high, entry, level, strict, graph_table,
     scratch_table, blocks,
 ):  # fmt: skip
     """Give every row of [first, stop) its own links, found in the graph that ends before the batch, and in the batch.
 
     batch_first, batch_stop : the batch that the rows belong to.   width : beam width, ef_construction.
-    most_low, most_product, most_high : neighbours chosen for a new point on layer 0, there by inner product (0 : none),
-    and above.
+    most_low, most_second, most_high : neighbours chosen for a new point on layer 0, there by the second kind (0 :
+    none), and above.
     entry, level : of the frozen graph.   strict : deleted rows are passed through but do not count towards the width.
     graph_table : of a BuiltGraph, `levels` filled.   scratch_table : of a GraphScratch.   blocks : of the codes
     (code_formats.py).   The rows' own link rows are written; nobody links to them yet. Returns distances computed.
     """
-    graph, levels, deleted, _ = layout_of(graph_table, BuiltGraph)
+    graph, levels, deleted, second_kind, _ = layout_of(graph_table, BuiltGraph)
+    kind = np.int32(second_kind)
     scratch, _, kept, query8, query16 = layout_of(scratch_table, GraphScratch)
-    pool, products = scratch.pool, by_products(graph)
+    pool, other = scratch.pool, without_bias(graph)
     living = VisibleRows(EVERY_ROW, EVERY_COMMIT, deleted, deleted[:0])
     work = 0
     for point in range(first, stop):
-        query = BeamQuery(query8, query16, load_row(graph, point, False, query8, query16, blocks))
+        query = BeamQuery(query8, query16, load_row(graph, point, SQUARES, query8, query16, blocks))
         top = min(np.int64(levels[point]), np.int64(level))
         start, count = descend(graph, entry, level, top, query, blocks)
         work += count
         for layer in range(top, -1, -1):
             if layer < top:  # `select_neighbours` used the buffers
-                query = BeamQuery(query8, query16, load_row(graph, point, False, query8, query16, blocks))
+                query = BeamQuery(query8, query16, load_row(graph, point, SQUARES, query8, query16, blocks))
             size, count, used = search_layer(graph, layer, start, query, width, strict, living, scratch, blocks)
             clear_visited(scratch, used)
             work += count
@@ -218,17 +222,17 @@ def insert_points(
                 size = _add_batch_rows(graph, point, begin, end, query, pool, size, width, deleted, blocks)
                 work += end - begin
             most = most_low if layer == 0 else most_high
-            count = select_neighbours(graph, False, pool, size, most, kept, query8, query16, blocks)
-            if layer == 0 and most_product > 0:
-                query = BeamQuery(query8, query16, load_row(products, point, True, query8, query16, blocks))
-                size, more, used = search_layer(products, layer, start, query, width, strict, living, scratch, blocks)
+            count = select_neighbours(graph, SQUARES, pool, size, most, kept, query8, query16, blocks)
+            if layer == 0 and most_second > 0:
+                query = BeamQuery(query8, query16, load_row(other, point, kind, query8, query16, blocks))
+                size, more, used = search_layer(other, layer, start, query, width, strict, living, scratch, blocks)
                 clear_visited(scratch, used)
                 work += more
                 size = _keep_living(pool, size, width, deleted)
-                size = _add_batch_rows(products, point, begin, end, query, pool, size, width, deleted, blocks)
+                size = _add_batch_rows(other, point, begin, end, query, pool, size, width, deleted, blocks)
                 work += end - begin
-                count = add_product_neighbours(
-                    products, pool, size, most_product, kept, count, query8, query16, blocks
+                count = add_second_neighbours(
+                    other, kind, pool, size, most_second, kept, count, query8, query16, blocks
                 )  # fmt: skip
             table = graph.links if layer == 0 else graph.upper
             write_links(table[link_row(graph.slot, layer, point)], kept, count)
@@ -240,7 +244,7 @@ def edges_of(first, stop, layer, graph_table, out):
     """Reverse edges target << 32 | source of the rows [first, stop) on one layer, into out (int64). Returns how
     many.
     """
-    graph, levels, _, _ = layout_of(graph_table, BuiltGraph)
+    graph, levels, _, _, _ = layout_of(graph_table, BuiltGraph)
     table = graph.links if layer == 0 else graph.upper
     count = 0
     for point in range(first, stop):
@@ -260,14 +264,15 @@ def add_reverse_links(edges, starts, first, stop, most, layer, graph_table, scra
     """Add the sources of the target groups [first, stop) to their targets' links, choosing anew where there is no room.
 
     edges : int64[e], sorted, target << 32 | source.   starts : int64[groups + 1], positions in `edges`.   most : links
-    a row may have, without those by product.   graph_table : of a BuiltGraph.   scratch_table : of a GraphScratch.
+    a row may have, without second ones.   graph_table : of a BuiltGraph.   scratch_table : of a GraphScratch.
     """
-    graph, _, deleted, product_links = layout_of(graph_table, BuiltGraph)
+    graph, _, deleted, second_kind, second_links = layout_of(graph_table, BuiltGraph)
+    kind = np.int32(second_kind)
     scratch, _, kept, query8, query16 = layout_of(scratch_table, GraphScratch)
-    pool, products = scratch.pool, by_products(graph)
+    pool, other = scratch.pool, without_bias(graph)
     if layer > 0:
-        product_links = np.int64(0)
-    room = most + product_links
+        second_links = np.int64(0)
+    room = most + second_links
     table = graph.links if layer == 0 else graph.upper
     for group in range(first, stop):
         begin = starts[group]
@@ -287,7 +292,7 @@ def add_reverse_links(edges, starts, first, stop, most, layer, graph_table, scra
             continue
         for j in range(held):
             prefetch_code(graph.codes, own[j], blocks)
-        probe = load_row(graph, target, False, query8, query16, blocks)
+        probe = load_row(graph, target, SQUARES, query8, query16, blocks)
         size = 0
         for j in range(held + end - begin):
             row = np.int64(own[j]) if j < held else edges[begin + j - held] & ROW_OF_KEY
@@ -300,11 +305,11 @@ def add_reverse_links(edges, starts, first, stop, most, layer, graph_table, scra
                 size += 1
             elif key < pool[size - 1]:
                 insert(pool, np.int64(size - 1), key)
-        count = select_neighbours(graph, False, pool, np.int64(size), most, kept, query8, query16, blocks)
-        if product_links > 0:
-            sort_by_product(products, pool, np.int64(size), target, query8, query16, blocks)
-            count = add_product_neighbours(
-                products, pool, np.int64(size), product_links, kept, count, query8, query16, blocks
+        count = select_neighbours(graph, SQUARES, pool, np.int64(size), most, kept, query8, query16, blocks)
+        if second_links > 0:
+            sort_by_kind(other, kind, pool, np.int64(size), target, query8, query16, blocks)
+            count = add_second_neighbours(
+                other, kind, pool, np.int64(size), second_links, kept, count, query8, query16, blocks
             )  # fmt: skip
         # Deleted neighbours stay where there is room, for older snapshots; they must not keep out the living, above all
         # not the new version of the same record, which lies next to its old one.

@@ -13,15 +13,16 @@ import numpy as np
 from vecdb.kernels.array_table import layout_of
 from vecdb.kernels.build.insertion import (
     BuiltGraph,
-    add_product_neighbours,
-    by_products,
+    add_second_neighbours,
     link_row,
     load_row,
     select_neighbours,
-    sort_by_product,
+    sort_by_kind,
+    without_bias,
     write_links,
 )
 from vecdb.kernels.codes.code_formats import code_distance
+from vecdb.kernels.codes.float_codes import SQUARES
 from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.topk import sort_keys
 from vecdb.kernels.primitives.visibility import EVERY_COMMIT, EVERY_ROW, VisibleRows
@@ -81,16 +82,17 @@ def _live_around(point, layer, dead, graph, scratch, query, blocks):
 def repair_neighbourhoods(first, stop, layer, dead, most, candidates, graph_table, scratch_table, blocks):
     """Repair the rows [first, stop) of one layer. Returns how many rows changed.
 
-    dead : uint8 bit set over rows.   most : links a row may have, without those by product.   candidates : rows that
+    dead : uint8 bit set over rows.   most : links a row may have, without second ones.   candidates : rows that
     are looked at for one row.
     graph_table : of a BuiltGraph.   scratch_table : of a GraphScratch.
     Only live rows' links are written and only dead rows' links are read beside one's own, so slices do not depend on
     another.
     """
-    graph, levels, _, product_links = layout_of(graph_table, BuiltGraph)
+    graph, levels, _, second_kind, second_links = layout_of(graph_table, BuiltGraph)
+    kind = np.int32(second_kind)
     if layer > 0:
-        product_links = np.int64(0)
-    products = by_products(graph)
+        second_links = np.int64(0)
+    other = without_bias(graph)
     beam, _, kept, query8, query16 = layout_of(scratch_table, GraphScratch)
     pool = beam.pool[:candidates]
     scratch = BeamScratch(pool, beam.visited, beam.trail)
@@ -111,14 +113,14 @@ def repair_neighbourhoods(first, stop, layer, dead, most, candidates, graph_tabl
         if not touched:
             continue
         changed += 1
-        query = BeamQuery(query8, query16, load_row(graph, point, False, query8, query16, blocks))
+        query = BeamQuery(query8, query16, load_row(graph, point, SQUARES, query8, query16, blocks))
         size = _live_around(point, layer, dead, graph, scratch, query, blocks)
         sort_keys(pool, size)
-        count = select_neighbours(graph, False, pool, np.int64(size), most, kept, query8, query16, blocks)
-        if product_links > 0:
-            sort_by_product(products, pool, np.int64(size), point, query8, query16, blocks)
-            count = add_product_neighbours(
-                products, pool, np.int64(size), product_links, kept, count, query8, query16, blocks
+        count = select_neighbours(graph, SQUARES, pool, np.int64(size), most, kept, query8, query16, blocks)
+        if second_links > 0:
+            sort_by_kind(other, kind, pool, np.int64(size), point, query8, query16, blocks)
+            count = add_second_neighbours(
+                other, kind, pool, np.int64(size), second_links, kept, count, query8, query16, blocks
             )  # fmt: skip
         # The heuristic alone would thin out links with every round of deletes: fill up with the nearest to the number
         # there was.
@@ -179,7 +181,7 @@ def _attach(row, host, parent, most, graph, query8, query16, blocks):
     if _append(row, host, most, graph):
         return True
     own = graph.links[host]
-    probe = load_row(graph, host, False, query8, query16, blocks)
+    probe = load_row(graph, host, SQUARES, query8, query16, blocks)
     worst = -1
     far = np.int32(0)
     for j in range(most):
@@ -203,7 +205,7 @@ def connect_unreachable(n, dead, entry, level, width, most, parent, queue, graph
     graph_table : of a BuiltGraph.   scratch_table : of a GraphScratch.
     The tree of the breadth-first search is kept whole: only other links are replaced.
     """
-    graph, _, deleted, _ = layout_of(graph_table, BuiltGraph)
+    graph, _, deleted, _, _ = layout_of(graph_table, BuiltGraph)
     scratch, _, _, query8, query16 = layout_of(scratch_table, GraphScratch)
     pool = scratch.pool
     living = VisibleRows(EVERY_ROW, EVERY_COMMIT, deleted, deleted[:0])
@@ -217,7 +219,7 @@ def connect_unreachable(n, dead, entry, level, width, most, parent, queue, graph
         if parent[row] >= 0 or _bit(dead, row):
             continue
         lost += 1
-        query = BeamQuery(query8, query16, load_row(graph, row, False, query8, query16, blocks))
+        query = BeamQuery(query8, query16, load_row(graph, row, SQUARES, query8, query16, blocks))
         start, _ = descend(graph, entry, level, np.int64(0), query, blocks)
         if parent[start] < 0:
             start = np.int64(entry)

@@ -40,9 +40,11 @@ def encode_query(query, parameters, scale, metric, bias_used, query8, query16, b
     """
 
 
-def code_as_query(codes, bias, row, by_product, query8, query16, blocks):
-    """Take a stored row as the query: of distances by inner product (the caller compares with an empty bias), else by
-    l2 wherever rows are compared by it. Returns its probe.
+def code_as_query(codes, bias, row, kind, query8, query16, blocks):
+    """Take a stored row as the query. Returns its probe.
+
+    kind : of the distances (float_codes.py): PRODUCTS (the caller compares with an empty bias), SQUARES wherever rows
+    are compared by l2, or, of rotated codes alone, ANGLES.
     """
 
 
@@ -67,7 +69,7 @@ def _encode_query(query, parameters, scale, metric, bias_used, query8, query16, 
 
 
 @overload(code_as_query, jit_options=PART_OPTIONS)
-def _code_as_query(codes, bias, row, by_product, query8, query16, blocks):
+def _code_as_query(codes, bias, row, kind, query8, query16, blocks):
     return _chosen(blocks, _sq8_as_query, _int8_as_query, _int16_as_query, _float32_as_query, _bits_as_query)
 
 
@@ -86,7 +88,7 @@ def _encode_sq8_query(query, parameters, scale, metric, bias_used, query8, query
     return sq8.encode_query(query, parameters, scale, metric, bias_used, query8, query16)
 
 
-def _sq8_as_query(codes, bias, row, by_product, query8, query16, blocks):
+def _sq8_as_query(codes, bias, row, kind, query8, query16, blocks):
     constant = sq8.code_as_query(codes, row, query8, query16)
     if len(bias):
         constant += bias[row]
@@ -113,12 +115,12 @@ def _encode_int16_query(query, parameters, scale, metric, bias_used, query8, que
     return rotated_codes.encode_query(query, parameters, scale, metric, True, query8, query16)
 
 
-def _int8_as_query(codes, bias, row, by_product, query8, query16, blocks):
-    return rotated_codes.code_as_query(codes, row, by_product, False, query8, query16)
+def _int8_as_query(codes, bias, row, kind, query8, query16, blocks):
+    return rotated_codes.code_as_query(codes, row, kind, False, query8, query16)
 
 
-def _int16_as_query(codes, bias, row, by_product, query8, query16, blocks):
-    return rotated_codes.code_as_query(codes, row, by_product, True, query8, query16)
+def _int16_as_query(codes, bias, row, kind, query8, query16, blocks):
+    return rotated_codes.code_as_query(codes, row, kind, True, query8, query16)
 
 
 # -- float32 ---------------------------------------------------------------------------------------
@@ -134,8 +136,8 @@ def _encode_float32_query(query, parameters, scale, metric, bias_used, query8, q
     return float_codes.encode_query(query, parameters, scale, metric, query8)
 
 
-def _float32_as_query(codes, bias, row, by_product, query8, query16, blocks):
-    return float_codes.code_as_query(codes, row, by_product, query8)
+def _float32_as_query(codes, bias, row, kind, query8, query16, blocks):
+    return float_codes.code_as_query(codes, row, kind, query8)
 
 
 # -- bits ------------------------------------------------------------------------------------------
@@ -149,5 +151,5 @@ def _encode_bits_query(query, parameters, scale, metric, bias_used, query8, quer
     return bit_codes.encode_query(query, query8)
 
 
-def _bits_as_query(codes, bias, row, by_product, query8, query16, blocks):
+def _bits_as_query(codes, bias, row, kind, query8, query16, blocks):
     return bit_codes.code_as_query(codes, bias, row, query8)

@@ -8,8 +8,9 @@ Distances are l2 under l2 and cosine (of unit rows, whose order is that of the a
 where the center is 0. They are in units of the scale, which keeps squares of very large and very small data inside
 float32; no element counts as more than ELEMENT_MAX.
 
-A probe is (SQUARES or PRODUCTS, 0): what `code_distance` computes. A query is the bytes of its float32 elements. No sum
-is reordered and no product fused with a sum, so that every target makes the same codes.
+A probe is (SQUARES or PRODUCTS, 0): what `code_distance` computes. ANGLES is a third kind, of rotated codes alone. A
+query is the bytes of its float32 elements. No sum is reordered and no product fused with a sum, so that every target
+makes the same codes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.distance import COSINE, IP
 from vecdb.kernels.primitives.float_bits import widen
 
-SQUARES, PRODUCTS = np.int32(0), np.int32(1)
+SQUARES, PRODUCTS, ANGLES = np.int32(0), np.int32(1), np.int32(2)
 _BEYOND = 3.0  # from the origin: at least 2 from every unit row
 ELEMENT_MAX = 1e16  # of a code, so that the largest sum of squares, 8,192 * 4e32, is a float32
 
@@ -94,9 +95,9 @@ def encode_query(query, center, scale, metric, query8):
 
 
 @part()
-def code_as_query(codes, row, by_product, query8):
-    """Take a stored row as the query. Returns the probe of distances by inner product, else by l2."""
+def code_as_query(codes, row, kind, query8):
+    """Take a stored row as the query. kind : SQUARES or PRODUCTS. Returns the probe."""
     code, query = reinterpret(codes[row], np.float32), reinterpret(query8, np.float32)
     for j in range(len(code)):
         query[j] = code[j]
-    return PRODUCTS if by_product else SQUARES, np.int32(0)
+    return kind, np.int32(0)

@@ -12,9 +12,10 @@ rounded to float32: near vectors far from the centre have little of a float32 le
 
     l2        s^2 n + t^2 m - 2 s t dot         of the row and of a query, whose code, scale and sum of squares are
     product   - s t dot                         query8, t and m
+    angle     - dot / sqrt(n m)                 between rows alone: the cosine of centred rows; 0 of a row at the centre
 
-A probe is (SQUARES or PRODUCTS, t, t^2 m, sum of query8). Parameters of an encoding are one array, float32[dim + 4 D]:
-the center, then the signs of the rotation. D is dim, at least 8.
+A probe is (SQUARES or PRODUCTS, t, t^2 m, sum of query8), or (ANGLES, t, m, sum of query8). Parameters of an encoding
+are one array, float32[dim + 4 D]: the center, then the signs of the rotation. D is dim, at least 8.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import math
 import numpy as np
 
 from vecdb.kernels.array_table import reinterpret
-from vecdb.kernels.codes.float_codes import PRODUCTS, SQUARES, write_around, write_direction
+from vecdb.kernels.codes.float_codes import ANGLES, PRODUCTS, SQUARES, write_around, write_direction
 from vecdb.kernels.codes.rabitq import ROUNDS, hadamard
 from vecdb.kernels.compile import inlined, kernel, part
 from vecdb.kernels.primitives.distance import IP
@@ -154,8 +155,8 @@ def encode_query(query, parameters, scale, metric, wide, query8, query16):
 
 
 @part()
-def code_as_query(codes, row, by_product, wide, query8, query16):
-    """Take a stored row as the query. Returns the probe of distances by inner product, else by l2."""
+def code_as_query(codes, row, kind, wide, query8, query16):
+    """Take a stored row as the query. kind : SQUARES, PRODUCTS or ANGLES. Returns the probe."""
     code = codes[row]
     tail = len(code) // 4
     step, squares = reinterpret(code, np.float32)[tail - 2], reinterpret(code, np.int32)[tail - 1]
@@ -173,7 +174,8 @@ def code_as_query(codes, row, by_product, wide, query8, query16):
     for j in range(used, len(code)):
         query8[j] = np.int8(0)
         query16[j] = np.int16(0)
-    kind = PRODUCTS if by_product else SQUARES
+    if kind == ANGLES:
+        return kind, step, np.float64(squares), total
     return kind, step, np.float64(step) * np.float64(step) * np.float64(squares), total
 
 
@@ -183,8 +185,10 @@ def distance(codes, row, dot, probe):
     code = codes[row]
     tail = len(code) // 4
     step = np.float64(reinterpret(code, np.float32)[tail - 2])
-    crossed = (step * np.float64(probe[1])) * np.float64(dot)
-    if probe[0] == PRODUCTS:
-        return np.float32(0.0 - crossed)
     squares = np.float64(reinterpret(code, np.int32)[tail - 1])
+    crossed = (step * np.float64(probe[1])) * np.float64(dot)
+    if probe[0] != SQUARES:
+        if probe[0] == PRODUCTS:
+            return np.float32(0.0 - crossed)
+        return np.float32(0.0 - np.float64(dot) / math.sqrt(max(squares * probe[2], 1.0)))
     return np.float32((step * step * squares + probe[2]) - 2.0 * crossed)
