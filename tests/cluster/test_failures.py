@@ -103,6 +103,7 @@ def test_a_copy_answers_where_its_writer_may_have_been_replaced(start: Callable[
         assert docs.facets("n", limit=60) == dict.fromkeys(range(60), 1)
         assert docs.count(tenant="t") == 60 and db.collections() == ["docs"]
         assert docs.upsert(range(60), VECTORS) == 60  # a write needs none
+        db.wait_for(db.sequence())
         cluster.stop("copy-1")
         lapse(cluster.running["shard-1"].server.context.db)
         with pytest.raises(vecdb.Unavailable, match=r"shard 1 .*does not answer from the past"):

@@ -55,7 +55,7 @@ class WritePath:
 
     def put(self, batch: Batch, owner: bytes, mode: Mode, request_id: bytes | None) -> int:
         if batch.ids.n == 0:
-            self.state.current_to_change()
+            self.state.current(to_change=True)
             return 0
         metas = batch.fields
         if owner:
@@ -79,7 +79,7 @@ class WritePath:
     ) -> Any:
         n, metas = len(vectors) if bare is None else len(bare), fields
         if n == 0:
-            self.state.current_to_change()
+            self.state.current(to_change=True)
             return []
         if owner:
             metas = [record_format.encode_meta(owner, one) for one in fields or [b""] * n]
@@ -104,7 +104,7 @@ class WritePath:
         request_id: bytes | None = None,
     ) -> int:
         if ids.n == 0:
-            self.state.current_to_change()
+            self.state.current(to_change=True)
             return 0
         if vectors is not None:  # which takes new rows, and their access lists
             self._wait_for_room()
@@ -115,7 +115,7 @@ class WritePath:
 
     def delete(self, ids: IdBatch, owner: bytes, request_id: bytes | None = None) -> int:
         if ids.n == 0:
-            self.state.current_to_change()
+            self.state.current(to_change=True)
             return 0
         self._merge_long_journal()
         return int(self.submit_once(DeleteRecords(self.state, owner, ids), request_id))
@@ -142,7 +142,7 @@ class WritePath:
         self, ids: IdBatch, tenants: AccessLists, owner: bytes | None, *, granted: bool, request_id: bytes | None = None
     ) -> int:
         if ids.n == 0:
-            self.state.current_to_change()
+            self.state.current(to_change=True)
             return 0
         self._merge_long_journal()
         request: RepeatableRequest
@@ -193,14 +193,14 @@ class WritePath:
 
     def submit(self, request: Request) -> Any:
         """Run a request in a commit; returns when it is durable and published."""
-        self.state.current_to_change()
+        self.state.current(to_change=True)
         if self._committer is None:
             raise Unavailable("this database is open for reading only; open it without read_only=True to write")
         return self._committer.submit(request)
 
     def require_writer(self) -> None:
         """Raise where `submit` would refuse every request."""
-        self.state.current_to_change()
+        self.state.current(to_change=True)
         if self._committer is None:
             raise Unavailable("this database is open for reading only; open it without read_only=True for this")
 
@@ -223,7 +223,7 @@ class WritePath:
             return  # until lists are built every search scans all rows anyway
         with self._room:
             while self.state.tail_rows() >= (limits.tail_rows_max if self.is_searched() else limits.tail_rows_bulk_max):
-                self.state.current_to_change()
+                self.state.current(to_change=True)
                 self.state.wake_maintenance()
                 self._room.wait(_ROOM_POLL_S)
 

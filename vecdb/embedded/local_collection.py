@@ -138,7 +138,7 @@ class LocalCollection:
         self.writes.require_writer()
         patched = False
         while not patched:  # a vacuum may have made a newer generation
-            generation = self.state.current_to_change().generation.number
+            generation = self.state.current(to_change=True).generation.number
             patched = self.writes.submit(PatchState(self.state, generation, {"metadata": metadata}))
 
     def clear(self, request_id: bytes | None) -> int:

@@ -37,7 +37,7 @@ class ColumnMaintenance:
     def extend(self) -> None:
         """Bring columns up to the newest commit."""
         with suppress(ColumnsMoved):  # fields have changed meanwhile: that commit wakes maintenance again
-            snapshot = self._state.current_to_change()
+            snapshot = self._state.current(to_change=True)
             snapshot.generation.columns.at(snapshot.state)
 
     def seal_is_due(self, rows_min: int = limits.seal_rows_min) -> bool:
@@ -53,7 +53,7 @@ class ColumnMaintenance:
 
     def seal(self) -> None:
         """Write the columns as an immutable file and name it in the state: data first, then the pointer."""
-        state, snapshot = self._state, self._state.current_to_change()
+        state, snapshot = self._state, self._state.current(to_change=True)
         columns, old = snapshot.generation.columns, snapshot.state.columns
         view = columns.view
         name = f"columns.{snapshot.generation.number}.{view.sequence}.{view.row_count}"

@@ -23,7 +23,7 @@ def give_back_deleted_rows(state: CollectionState) -> int:
     """Give back what can be. Returns how many bytes that are; 0 where somebody may still look at deleted rows. The
     caller holds the collection's maintenance lock.
     """
-    snapshot = state.current_to_change()
+    snapshot = state.current(to_change=True)
     ends = time.monotonic() + _WAIT_S
     while state.earlier_snapshot_in_use():
         if time.monotonic() > ends:

@@ -185,7 +185,7 @@ class CollectionMaintenance:
     def index_tail(self, threads: int, progress: Progress = None, *, all_rows: bool = False) -> None:
         """Move tail rows into the graph: whole steps, or with `all_rows` to the last row."""
         with self.lock, self.rebuild_on_corruption():
-            snapshot = self.state.current_to_change()
+            snapshot = self.state.current(to_change=True)
             index = snapshot.generation.index
             if not index.has_structure:
                 return
@@ -209,7 +209,7 @@ class CollectionMaintenance:
     def grow_companion(self, threads: int, *, all_rows: bool = False) -> None:
         """What searches have asked for beside the index: a step of it, or with `all_rows` all of them."""
         with self.lock:
-            index = self.state.current_to_change().generation.index
+            index = self.state.current(to_change=True).generation.index
             while isinstance(index, HasCompanionGraph) and index.companion_is_due(all_rows=all_rows):
                 index.grow_companion(threads)
                 if not all_rows:
@@ -218,7 +218,7 @@ class CollectionMaintenance:
     def repair(self, threads: int) -> None:
         """Take rows that died out of the graph and mend their neighbourhoods."""
         with self.lock, self.rebuild_on_corruption():
-            snapshot = self.state.current_to_change()
+            snapshot = self.state.current(to_change=True)
             index = snapshot.generation.index
             if index.indexed_rows and snapshot.visibility.sequence > self.repaired_sequence:
                 self.unlinked_rows = self._unlinked() + index.remove(snapshot.visibility.sequence, threads)
@@ -229,7 +229,7 @@ class CollectionMaintenance:
         rests : give searches the machine back after each part of it.
         """
         with self.lock, self.rebuild_on_corruption():
-            snapshot = self.state.current_to_change()
+            snapshot = self.state.current(to_change=True)
             self._not_learned = snapshot.generation.index.indexed_rows  # until it is done: what fails is not repeated
             snapshot.generation.index.connect_unreachable(threads)  # as sealing does: what is measured is to stay
             asked, searcher = self.searcher.asked.take(), self.searcher
@@ -257,7 +257,7 @@ class CollectionMaintenance:
         """Write the live index as an immutable file and name it in the state: data first, then the pointer."""
         state = self.state
         with self.lock, self.rebuild_on_corruption():
-            snapshot = state.current_to_change()
+            snapshot = state.current(to_change=True)
             index = snapshot.generation.index
             if not index.has_structure or index.indexed_rows == 0:
                 return
@@ -317,7 +317,7 @@ class CollectionMaintenance:
         """Another index over the same rows, built beside the present one and then put in its place."""
         state = self.state
         with self.lock:
-            snapshot = state.current_to_change()
+            snapshot = state.current(to_change=True)
             index = snapshot.generation.index
             changes = {**changes, "sealed": None, "unlinked_rows": 0}
             state.store.check_there()
@@ -360,7 +360,7 @@ class CollectionMaintenance:
         tenants, where there are any.
         """
         with self.lock:
-            snapshot = self.state.current_to_change()
+            snapshot = self.state.current(to_change=True)
             state = snapshot.state
             if not self._dead_rows() and state.field_changes is None and not state.dropped_tenants:
                 return
@@ -381,7 +381,7 @@ class CollectionMaintenance:
     def clear(self, request_id: bytes | None) -> int:
         """Remove all records. Returns how many there were."""
         with self.lock:
-            if not self.state.current_to_change().visibility.row_count and request_id is None:
+            if not self.state.current(to_change=True).visibility.row_count and request_id is None:
                 return 0
             self._collect_garbage()  # of a vacuum that failed: it would be of the new generation
             removed = clear_records(self.state, self.writes, request_id)
@@ -393,7 +393,7 @@ class CollectionMaintenance:
     def fix_dim(self, dim: int) -> None:
         """Give the collection its dim, where it has none."""
         with self.lock:
-            self.state.current_to_change()
+            self.state.current(to_change=True)
             if not self.state.entry.dim:
                 self._collect_garbage()
                 fix_dim(self.state, self.writes, dim)

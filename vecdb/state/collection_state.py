@@ -144,17 +144,15 @@ class CollectionState:
 
     # -- the newest state --------------------------------------------------------------------------
 
-    def current(self) -> Snapshot:
-        """The newest committed snapshot. Raises where the database is closed, forked, or the collection dropped."""
-        self.check_usable()
-        return self._newest()
+    def current(self, *, to_change: bool = False) -> Snapshot:
+        """The newest committed snapshot. Raises where the database is closed, forked, or the collection dropped.
 
-    def current_to_change(self) -> Snapshot:
-        """The same for what changes it, or keeps it in order, and tells nobody what it holds."""
-        self.check_changes()
-        return self._newest()
-
-    def _newest(self) -> Snapshot:
+        to_change : it is for what changes the collection, or keeps it in order, and tells nobody what it holds.
+        """
+        if to_change:
+            self.check_changes()
+        else:
+            self.check_usable()
         if self.dropped:
             raise collection_not_found(self.entry.name)
         if not self.writable:
@@ -216,7 +214,7 @@ class CollectionState:
         what changes it.
         """
         while True:
-            generation = (self.current_to_change() if to_change else self.current()).generation
+            generation = self.current(to_change=to_change).generation
             with self.store.read_all(buffers=True) as txn:
                 raw = txn.get(self.state_key, db=self.store.state)
                 if raw is None:
@@ -228,7 +226,7 @@ class CollectionState:
             time.sleep(0.001)  # a vacuum has committed and is about to publish, or published between the two looks
 
     def config(self) -> CollectionConfig:
-        return catalog.config_of(self.entry, self.current_to_change().state)
+        return catalog.config_of(self.entry, self.current(to_change=True).state)
 
     # -- its index ---------------------------------------------------------------------------------
 
