@@ -156,6 +156,7 @@ def _warm(data: Dataset, plan: Plan, peers: Sequence[Peer]) -> None:
     few = min(5_000, len(data.base))
     for name in [peer.name for peer in peers]:
         if name.startswith("vecdb"):
+            vecdb.warm_up(data.base.shape[1], data.metric, str(data.base.dtype))  # what so few rows do not need
             [peer], _ = make_peers([name], plan.m, plan.ef_construction)
             try:
                 peer.build(data.base[:few], data.metric, plan.threads)

@@ -23,6 +23,7 @@ from vecdb.validate.directories import absolute
 
 DURABILITIES = ("full", "relaxed", "remote")
 _WARM_ROWS = 5_000  # enough for an index to have a structure
+_MANY = 32  # queries that are answered together by products, as learning has them answered
 
 
 def open_database(
@@ -178,7 +179,7 @@ def warm_up(dim: int, metric: str = "cosine", dtype: str = "float32", index: Ind
         docs.delete(range(0, _WARM_ROWS, 50))
         docs.optimize()
         docs.search(vectors[0], limit=10)
-        docs.search(vectors[:4], limit=10, params=SearchParams(exact=True))
+        docs.search(vectors[:_MANY], limit=10, params=SearchParams(exact=True))
 
 
 def upgrade(path: str | os.PathLike[str]) -> bool:
