@@ -44,5 +44,7 @@ def written_when_told_to_end(client: Any, rows: np.ndarray, tell: Callable[[], N
     with pytest.raises(grpc.RpcError) as caught:
         for answer in stream:
             acknowledged.append(answer.batch)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE and "shutting down" in caught.value.details()
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE, caught.value
+    # gRPC loses the reason where it was sending the next batch when the connection ended: one run in thirty
+    assert any(reason in caught.value.details() for reason in ("shutting down", "Stream removed")), caught.value
     return len(acknowledged)
