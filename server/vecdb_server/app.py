@@ -364,11 +364,11 @@ def run(server: Server, signals: Iterable[signal.Signals], started: Callable[[],
 
 async def _run(server: Server, signals: Iterable[signal.Signals], started: Callable[[], None]) -> None:
     await server.start()
-    started()
     loop = asyncio.get_running_loop()
     _draining: list[asyncio.Future[None]] = []
     for number in signals:
         loop.add_signal_handler(number, lambda: _draining.append(asyncio.ensure_future(server.drain())))
+    started()  # whoever hears that it listens may end it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # one that came before is heard now
     await server.stopped()
 
