@@ -191,7 +191,8 @@ class HnswIndex(Index):
             return
         quantiser = view.graph.quantiser
         if other.is_spoiled or not code_choice.is_ordinary(quantiser, self._metric):
-            self._start(quantiser, min(self._published, quantiser.measured_rows))
+            by_angle = are_by_angle(self._rows.arrays, self._metric, self._published)
+            self._start(quantiser, min(self._published, quantiser.measured_rows), by_angle=by_angle)
 
     def _prepare(self, stop: int, threads: int) -> None:
         """Choose how rows are encoded, or look at it again, and make sure that rows below `stop` have codes and
@@ -199,11 +200,11 @@ class HnswIndex(Index):
         """
         arrays = self._rows.arrays
         if self._view is None:
+            by_angle = are_by_angle(arrays, self._metric, max(stop, self._published))
             choice = code_choice.choose(
-                arrays, self._metric, stop, threads=threads, workers=self._workers,
-                rotated=are_by_angle(arrays, self._metric, max(stop, self._published)),
-            )  # fmt: skip
-            self._start(choice.quantiser, stop)
+                arrays, self._metric, stop, threads=threads, workers=self._workers, rotated=by_angle
+            )
+            self._start(choice.quantiser, stop, by_angle=by_angle)
             return
         self.publish_rows(stop)
         graph = self._current().graph
@@ -216,7 +217,8 @@ class HnswIndex(Index):
             arrays, self._metric, stop, graph.quantiser, graph.far, threads=threads, workers=self._workers,
             rotated=by_angle,
         )  # fmt: skip
-        if one_kind and places_for(arrays, self._metric, rows, choice.quantiser, self.config.m).second:
+        places = places_for(arrays, self._metric, rows, choice.quantiser, self.config.m, by_angle=by_angle)
+        if one_kind and places.second:
             self._spoiled = True  # it began with other rows, or before there were such links
         if choice.kept:
             with self._lock:
@@ -226,12 +228,14 @@ class HnswIndex(Index):
         self._encode_anew(choice.quantiser, stop)
         self._spoiled |= choice.links_are_spoiled and self.indexed_rows > 0
 
-    def _start(self, quantiser: ScalarQuantizer, stop: int) -> None:
-        """Begin the graph with codes of rows below `stop`, and of those published before, which wait in the tail."""
+    def _start(self, quantiser: ScalarQuantizer, stop: int, *, by_angle: bool) -> None:
+        """Begin the graph with codes of rows below `stop`, and of those published before, which wait in the tail.
+        by_angle : see `are_by_angle`.
+        """
         arrays = self._rows.arrays
         rows = max(stop, self._published)
         biased = code_choice.needs_bias(quantiser, arrays, self._metric, rows)
-        places = places_for(arrays, self._metric, rows, quantiser, self.config.m)
+        places = places_for(arrays, self._metric, rows, quantiser, self.config.m, by_angle=by_angle)
         graph = Graph.reserve(arrays.capacity, self.config.m, biased, quantiser, places)
         with self._lock:
             self._view = GraphView(graph, arrays, self._metric, 0, -1, 0)

@@ -59,11 +59,13 @@ def are_by_angle(arrays: RowArrays, metric: int, row_count: int) -> bool:
     return has_dense_core(sample(arrays, row_count, DENSITY_SAMPLE))
 
 
-def places_for(arrays: RowArrays, metric: int, row_count: int, quantiser: ScalarQuantizer, m: int) -> LinkPlaces:
-    """For a graph that begins with rows [0, row_count)."""
+def places_for(
+    arrays: RowArrays, metric: int, row_count: int, quantiser: ScalarQuantizer, m: int, *, by_angle: bool
+) -> LinkPlaces:
+    """For a graph that begins with rows [0, row_count). by_angle : what `are_by_angle` says of them."""
     # among rows of one length what is near by l2 is near by inner product
     if metric == IP and sq8_training.needs_bias(arrays, IP, row_count):
         return with_products(m)
-    if quantiser.code_format in ROTATED and are_by_angle(arrays, metric, row_count):
+    if by_angle and quantiser.code_format in ROTATED:
         return with_angles(m)
     return of_one_kind(m)
