@@ -335,6 +335,10 @@ def serve_alone(config: Config, listens: Callable[[str], None] = lambda _: None)
     """Serve in this process until SIGTERM, SIGINT or SIGHUP. listens : is told where. Raises what
     `Server.start` raises.
     """
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup does
+        ends.append(signal.SIGHUP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # while it starts; `run` hears what came meanwhile
     prepare(config)
     announce(config)
     server = Server(config)
@@ -344,9 +348,6 @@ def serve_alone(config: Config, listens: Callable[[str], None] = lambda _: None)
         say_where(listen, server.metrics_port)
         listens(listen)
 
-    ends = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup does
-        ends.append(signal.SIGHUP)
     run(server, ends, say)
 
 

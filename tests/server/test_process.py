@@ -143,6 +143,14 @@ def test_where_files_allow_few_connections_the_log_says_so(tmp_path: Path) -> No
         assert json.loads(line)["connections_max"] == 50 and json.loads(line)["wanted"] == 1_000
 
 
+def test_a_signal_while_it_starts_is_heard_once_it_listens(tmp_path: Path) -> None:
+    with Process(tmp_path / "db", tmp_path) as process:
+        while '"starting"' not in process.log():
+            assert process.process.poll() is None
+        assert process.end() == 0
+        assert "draining" in process.log()
+
+
 # -- clients across a restart ----------------------------------------------------------------------
 
 
