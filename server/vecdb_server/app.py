@@ -75,7 +75,7 @@ _OPTIONS = (
 
 
 class Server:
-    """One server. `await start()`, then `await stopped()` or `await drain()`, all on one event loop."""
+    """One server. `await start()`, then `await drain()`, both on one event loop."""
 
     def __init__(self, config: Config, place: Place | None = None) -> None:
         """place : what this process is; None: the only one of its server."""
@@ -293,9 +293,6 @@ class Server:
             await self._grpc_server.stop(None)
         await stopping
 
-    async def stopped(self) -> None:
-        await self._drained.wait()
-
     def _close(self, db: vecdb.Database) -> None:
         self.metrics.close()
         context = getattr(self, "context", None)
@@ -338,7 +335,6 @@ def serve_alone(config: Config, listens: Callable[[str], None] = lambda _: None)
     ends = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup does
         ends.append(signal.SIGHUP)
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # while it starts; `run` hears what came meanwhile
     prepare(config)
     announce(config)
     server = Server(config)
@@ -364,14 +360,14 @@ def run(server: Server, signals: Iterable[signal.Signals], started: Callable[[],
 
 
 async def _run(server: Server, signals: Iterable[signal.Signals], started: Callable[[], None]) -> None:
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for number in signals:  # from now on: ended while it starts, it would leave threads of a database behind
+        loop.add_signal_handler(number, told.set)
     await server.start()
-    loop = asyncio.get_running_loop()
-    _draining: list[asyncio.Future[None]] = []
-    for number in signals:
-        loop.add_signal_handler(number, lambda: _draining.append(asyncio.ensure_future(server.drain())))
-    started()  # whoever hears that it listens may end it
+    started()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # one that came before is heard now
-    await server.stopped()
+    await told.wait()
+    await server.drain()
 
 
 def say_where(listen: str, metrics_port: int) -> None:

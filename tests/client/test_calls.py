@@ -522,6 +522,6 @@ def test_a_stream_of_queries_that_gets_nowhere_is_given_up(
     with pytest.raises(vecdb.PermissionDenied, match="enough"):
         streamed(url, 30, asynchronous)
     # A stream that ends while its client is sending may end as one that was lost, and is then begun again.
-    script.script = {"StreamSearch": [give((2, lambda context: None))] * 49}
+    script.script = {"StreamSearch": [give((2, lambda context: None))] * 199}
     with pytest.raises(vecdb.Unavailable, match="before it had answered all queries"):
-        streamed(url, 100, asynchronous)
+        streamed(url, 400, asynchronous)
