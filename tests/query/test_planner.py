@@ -76,6 +76,21 @@ def test_a_learned_beam_grows_with_the_neighbours_asked_for_and_a_tuned_one_does
         assert width(100, tuned=True, index=lists) == 40
 
 
+def test_the_width_of_a_hundred_neighbours_is_learned_too() -> None:
+    def width(limit: int, config: Any, **asked: Any) -> int:
+        curve = tuple(MeasuredRecall(k, ef, recall) for k, ef, recall in ((10, 40, 0.98), (100, 130, 0.98)))
+        learned = CommittedState(recall_curve=curve, default_width=40, hundred_width=130)
+        facts = planner.IndexFacts(kind_of(config), config, learned, 100_000)
+        return planner.plan(facts, Visibility(1, 100_000, 100_000), limit, vecdb.SearchParams(**asked)).width
+
+    for config in (vecdb.Hnsw(), vecdb.Spann(), vecdb.Curator()):
+        for asked in ({}, {"recall": 0.97}):
+            assert [width(limit, config, **asked) for limit in (1, 10, 11, 55, 100)] == [40, 40, 41, 85, 130]
+    assert [width(limit, vecdb.Hnsw()) for limit in (101, 200, 1_000)] == [130, 260, 1_300]
+    assert [width(limit, vecdb.Spann()) for limit in (280, 5_000)] == [260, 390]
+    assert width(250, vecdb.Hnsw(), recall=0.97) == 390
+
+
 def test_what_was_learned_of_fewer_rows_is_widened_with_leaves_and_lists_until_it_is_learned_anew() -> None:
     def width(
         config: Any, measured: int | None, *, tuned: bool = False, learned: int | None = 40,
@@ -90,18 +105,12 @@ def test_what_was_learned_of_fewer_rows_is_widened_with_leaves_and_lists_until_i
 
     tree, most = vecdb.Curator(scan_max=1_000), planner.COSTS.unmeasured_rows
     for config in (vecdb.Spann(), tree):
-        assert [width(config, rows) for rows in (None, 0, 10_000, 80_000, 100_000, 200_000)] == [
-            40,
-            40,
-            400,
-            50,
-            40,
-            40,
-        ]
-        assert width(config, 10_000, recall=0.9) == 200 and width(config, 10_000, tuned=True) == 40
+        assert [width(config, rows) for rows in (None, 0, 50_000, 80_000, 100_000, 200_000)] == [40, 40, 80, 50, 40, 40]
+        assert [width(config, rows) for rows in (40_000, 25_000, 10_000)] == [125, 320, 800], "other rows, perhaps"
+        assert width(config, 10_000, recall=0.9) == 400 and width(config, 10_000, tuned=True) == 40
         assert width(config, 10_000, nprobe=7) == 7
     at_once = width(tree, 100_000, matching=2_000)
-    assert width(tree, 10_000, matching=2_000) == 10 * at_once, "the walk among a large tenant's rows"
+    assert width(tree, 10_000, matching=2_000) == 20 * at_once, "the walk among a large tenant's rows"
     assert width(vecdb.Hnsw(), 10_000) == 40
     assert width(vecdb.Spann(nprobe=9), 10_000, learned=None) == 9
     assert width(vecdb.Spann(), None, learned=None) == -(-planner.COSTS.lists_nprobe * 100_000 // most)

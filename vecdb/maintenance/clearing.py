@@ -89,7 +89,7 @@ def _emptied(state: catalog.CommittedState, number: int) -> catalog.CommittedSta
     )
     if state.tuned_by_user:
         return empty
-    return msgspec.structs.replace(empty, recall_curve=(), default_width=None)
+    return msgspec.structs.replace(empty, recall_curve=(), default_width=None, hundred_width=None)
 
 
 @dataclass(slots=True)

@@ -298,6 +298,7 @@ class CollectionMaintenance:
         forgotten = {
             "recall_curve": (),
             "default_width": None,
+            "hundred_width": None,
             "tuned_by_user": False,
             "tenant_scan_rows_max": None,
             "recall_check": None,

@@ -21,6 +21,7 @@ Whatever is chosen, the index returns min(limit, matching live records): it scan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -81,9 +82,10 @@ class PlannerCosts:
 
 
 COSTS = PlannerCosts()
-_PLACES_PER_NEIGHBOUR = 2  # in a beam, of those past the ten
-_NEIGHBOURS_PER_WIDTH, _WIDER_MAX = 180, 3.0  # past the ten, that double the leaves or lists; and how often at most
-_LEARNED_LIMIT = 10  # neighbours for which default widths are learned
+LEARNED_LIMIT, LARGE_LIMIT = 10, 100  # neighbours for which default widths are learned
+_PLACES_PER_NEIGHBOUR = 2  # in a beam, of those past what was learned
+_NEIGHBOURS_PER_WIDTH, _WIDER_MAX = 180, 3.0  # past it, that double the leaves or lists; and how often at most
+_STALE_GROWTH, _STALE_MAX = 2, 2.0  # rows that are so many times as many may be others; the most that this widens
 
 
 class IndexFacts(NamedTuple):
@@ -201,15 +203,13 @@ def _width(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCo
         return asked, f"{index.kind.width_parameter} given"
     if params.recall is not None:
         width = width_for_recall(params.recall, limit, learned.recall_curve)
-        return _grown(index, width, _measured_rows(index)), f"learned for recall {params.recall}"
+        return _until_learned_anew(index, width), f"learned for recall {params.recall}"
     if learned.default_width is not None:
-        width = learned.default_width
-        if not learned.tuned_by_user:
-            if limit > _LEARNED_LIMIT:
-                most = limits.ef_max if strategy == "graph" else limits.nprobe_max
-                width = min(most, _wider(strategy, width, limit))
-            width = _grown(index, width, _measured_rows(index))
-        return width, "tuned"
+        if learned.tuned_by_user:
+            return learned.default_width, "tuned"
+        most = limits.ef_max if strategy == "graph" else limits.nprobe_max
+        width = min(most, _learned_width(strategy, learned.default_width, learned.hundred_width, limit))
+        return _until_learned_anew(index, width), "learned"
     configured = index.kind.width_of(index.config)
     if configured:
         return configured, "default of the index"
@@ -217,14 +217,8 @@ def _width(index: IndexFacts, limit: int, params: SearchParams, costs: PlannerCo
     return _grown(index, default, costs.unmeasured_rows), "default of the index"
 
 
-def _measured_rows(index: IndexFacts) -> int:
-    """Rows that the index had when widths were learned; 0: it is not known."""
-    check = index.learned.recall_check
-    return 0 if check is None else check.rows
-
-
 def _grown(index: IndexFacts, width: int, rows: int) -> int:
-    """The width for the rows that the index has, where it was learned of `rows`.
+    """The width for the rows that the index has, where it is one for `rows`.
 
     Where rows come faster than recall is measured again, there are more leaves and lists, and the same number of them
     is a smaller share: 32 dimensions without structure had .77 at 70,000 rows by a width of 20,000. A beam needs little
@@ -235,16 +229,44 @@ def _grown(index: IndexFacts, width: int, rows: int) -> int:
     return min(limits.nprobe_max, -(-width * index.indexed_rows // rows))
 
 
-def _wider(strategy: str, width: int, limit: int) -> int:
-    """What was learned is of ten neighbours; more of them need more."""
+def _until_learned_anew(index: IndexFacts, width: int) -> int:
+    """A learned width for the rows that the index has. Those that are many times as many may also be others: while
+    lengths grew a thousandfold, leaves that a quarter of the rows had taught found .93, and twice as many .99.
+    """
+    check = index.learned.recall_check
+    if check is None or check.rows == 0 or index.kind.strategy == "graph":
+        return width
+    stale = index.indexed_rows / (_STALE_GROWTH * check.rows)
+    return _grown(index, math.ceil(width * min(_STALE_MAX, max(1.0, stale))), check.rows)
+
+
+def _learned_width(strategy: str, ten: int, hundred: int | None, limit: int) -> int:
+    """The width of `limit` neighbours, where those of ten and, if it is known, of a hundred were learned."""
+    if limit <= LEARNED_LIMIT:
+        return ten
+    if hundred is None:
+        return _wider(strategy, ten, limit, LEARNED_LIMIT)
+    if limit > LARGE_LIMIT:
+        return _wider(strategy, hundred, limit, LARGE_LIMIT)
+    return _between(limit, (LEARNED_LIMIT, ten), (LARGE_LIMIT, hundred))
+
+
+def _between(limit: int, fewer: tuple[int, int], more: tuple[int, int]) -> int:
+    """The width of `limit` neighbours between two limits with known widths (limit, width)."""
+    share = (limit - fewer[0]) / (more[0] - fewer[0])
+    return math.ceil(fewer[1] + share * (more[1] - fewer[1]))
+
+
+def _wider(strategy: str, width: int, limit: int, learned_limit: int) -> int:
+    """More neighbours than a width was learned for need more."""
     if strategy != "graph":
         # measured on four sets: a hundred neighbours had .935 to .985 at the width of ten, and .986 to .994 at half as
         # much again
-        return round(width * min(_WIDER_MAX, 1 + (limit - _LEARNED_LIMIT) / _NEIGHBOURS_PER_WIDTH))
+        return round(width * min(_WIDER_MAX, 1 + (limit - learned_limit) / _NEIGHBOURS_PER_WIDTH))
     # A narrow beam grows in proportion. A wide one is wide for the data's sake: on twelve sets with learned widths of
     # 32 to 176 ten neighbours had .959 to 1.0, and a hundred, with one, two or four more places each, at least .961,
     # .983 or .996.
-    more = max(1, -(-(limit - 1) // _LEARNED_LIMIT))
+    more = max(1, -(-(limit - 1) // learned_limit))
     return width if more == 1 else min(width * more, width + _PLACES_PER_NEIGHBOUR * limit)
 
 
@@ -265,7 +287,7 @@ def _tree(
     if min(matching, most) <= few:
         return _OF_TENANT
     nodes = idle_nodes_max(learned.recall_curve, costs)
-    nodes = _grown(index, nodes, _measured_rows(index) if learned.recall_curve else costs.idle_nodes_rows)
+    nodes = _until_learned_anew(index, nodes) if learned.recall_curve else _grown(index, nodes, costs.idle_nodes_rows)
     if params.recall is None:
         return Plan("tree", params.nprobe or nodes, "a large tenant, along the tree")
     nodes = max(1, round(nodes * _widening(index, limit, params.recall, costs)))
@@ -319,13 +341,24 @@ def idle_nodes_max(curve: Sequence[MeasuredRecall], costs: PlannerCosts = COSTS)
 
 
 def width_for_recall(recall: float, limit: int, curve: Sequence[MeasuredRecall]) -> int:
-    """The smallest measured width that reached `recall`, at the nearest limit that was measured at least as large (else
-    scaled up). curve : not empty.
+    """The smallest measured width that reached `recall`, at `limit` or between the limits beside it that were measured
+    (beyond them scaled up). curve : not empty.
     """
     measured = sorted({point.limit for point in curve})
-    at = next((value for value in measured if value >= limit), measured[-1])
-    points = sorted((point for point in curve if point.limit == at), key=lambda point: point.width)
-    chosen = next((point.width for point in points if point.recall >= recall), None)
-    if chosen is None:  # beyond what was measured: the next doubling, the most that is still a guess about this data
-        chosen = 2 * points[-1].width
-    return min(limits.ef_max, chosen * max(1, -(-limit // at)))
+    below = [value for value in measured if value <= limit]
+    above = [value for value in measured if value >= limit]
+    if not above:
+        return min(limits.ef_max, _measured_width(recall, below[-1], curve) * -(-limit // below[-1]))
+    more = (above[0], _measured_width(recall, above[0], curve))
+    if not below or below[-1] == above[0]:
+        return more[1]
+    return _between(limit, (below[-1], _measured_width(recall, below[-1], curve)), more)
+
+
+def _measured_width(recall: float, limit: int, curve: Sequence[MeasuredRecall]) -> int:
+    """The smallest width measured at exactly `limit` that reached `recall`. Beyond what was measured: the next
+    doubling, the most that is still a guess about this data.
+    """
+    points = sorted((point for point in curve if point.limit == limit), key=lambda point: point.width)
+    reached = next((point.width for point in points if point.recall >= recall), 2 * points[-1].width)
+    return min(limits.ef_max, reached)

@@ -194,7 +194,7 @@ def test_a_recall_that_was_asked_for_is_reached_by_queries_that_are_not_stored(
     corpus: Any, metric: str, name: str
 ) -> None:
     docs = corpus(KINDS[name], 2_000, metric)
-    assert nprobe_of(docs)[1] == "tuned", "optimize chose where the index says nothing"
+    assert nprobe_of(docs)[1] == "learned", "optimize chose where the index says nothing"
     queries, widths = clustered(300, seed=2), []
     for wanted in (0.8, 0.95, 0.99):
         report = docs.evaluate(queries, 10, params=SearchParams(recall=wanted))

@@ -38,11 +38,13 @@ class Clock:
 
 
 class Cut:
-    """A bucket that can be cut off. behind : called once what was asked is answered, before the answer arrives."""
+    """A bucket that can be cut off. behind : called once what was asked is answered, before the answer arrives.
+    cuts_answer : the next object is created, and the network is cut before the answer arrives.
+    """
 
     def __init__(self, bucket: Any) -> None:
         self.bucket = bucket
-        self.cut = self.answers_lost = False
+        self.cut = self.cuts_answer = False
         self.behind: Callable[[], None] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -56,6 +58,7 @@ class Cut:
             self.behind = None
             behind()
         if lost:
+            self.cut, self.cuts_answer = True, False
             raise vecdb.Unavailable("the answer was lost")
         return found
 
@@ -63,7 +66,7 @@ class Cut:
         return self._ask(lambda: self.bucket.get(key))  # type: ignore[no-any-return]
 
     def create(self, key: str, data: bytes) -> str:
-        return self._ask(lambda: self.bucket.create(key, data), lost=self.answers_lost)  # type: ignore[no-any-return]
+        return self._ask(lambda: self.bucket.create(key, data), lost=self.cuts_answer)  # type: ignore[no-any-return]
 
 
 class Places:
@@ -239,7 +242,7 @@ def test_one_that_was_replaced_learns_it_by_its_lease(places: Places) -> None:
 def test_an_object_of_its_own_that_it_finds_renews_nothing(places: Places) -> None:
     """Its commit is in the log, of which it hears nothing; another takes over behind it."""
     log = log_of(places.old)
-    places.cuts[0].answers_lost = True
+    places.cuts[0].cuts_answer = True
     with pytest.raises(vecdb.Unavailable, match="may or may not be in the log"):
         places.docs.upsert([50], VECTORS[:1])
     before = sequence_of(places.old)
@@ -247,7 +250,7 @@ def test_an_object_of_its_own_that_it_finds_renews_nothing(places: Places) -> No
     assert new["docs"].get(50) is not None
     places.clock.now += STALENESS_S
     assert not log._nobody_has_taken_over(places.cuts[1])  # type: ignore[arg-type]
-    places.cuts[0].answers_lost = False
+    places.cuts[0].cut = False
     ends = time.monotonic() + WAIT_S
     while sequence_of(places.old) == before:  # asked again, the store tells that it is there
         assert time.monotonic() < ends

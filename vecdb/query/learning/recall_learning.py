@@ -23,14 +23,15 @@ from vecdb.query.learning import unseen_queries
 from vecdb.query.learning.width_tuning import (
     Changes,
     Check,
+    Curve,
     QuerySample,
     cautious_recall,
     curve_points,
     lowest_recall,
     measured_curve,
     measured_scan,
+    replaced,
     smallest_width,
-    with_points,
 )
 from vecdb.query.planner import PlannerCosts
 from vecdb.schema import SearchParams
@@ -40,14 +41,14 @@ from vecdb.state.snapshot import Snapshot
 from vecdb.storage.kv.catalog import RecallCheck
 
 _QUERIES_MAX, _QUERIES_MIN = 200, 50  # that are made from stored rows
-_THIN, _FEW_MIN = (
-    4,
-    25,
-)  # one query out of so many, where as many are left, for widths that are far from the learned one
+# one query out of so many, where as many are left, for widths that are far from the learned one, and for a hundred
+# neighbours, of which each query says ten times as much
+_THIN, _FEW_MIN = 4, 25
 _PRODUCTS = 1 << 35  # of two numbers that the exact answers may take, which bounds the queries
 RECALL_FLOOR = 0.95  # default searches are kept at it
 _SCAN_BELOW = 0.96  # measured recall: what is measured of so few queries may be too high
-_LIMIT = 10
+_LIMIT, _LARGE_LIMIT = planner.LEARNED_LIMIT, planner.LARGE_LIMIT
+_LARGE_ROWS_MIN = 10 * _LARGE_LIMIT  # of fewer rows a hundred are looked for in much of them in any case
 _WIDTH_RECALL = 0.975  # the default width is the first that reaches it, since what is measured is a sample
 _WIDTH_GAIN = 0.005  # where none does, the first that reaches the best but for so much
 _BEAM_MIN = 32  # of a graph: queries that are unlike stored rows need more than rows do
@@ -123,17 +124,22 @@ def _learned(
     kind = kind_of(snapshot.config)
     few = [one.thinned(_THIN) for one in samples if len(one.queries) >= _THIN * _FEW_MIN]
     curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads, check, cautious_recall, few)
-    changes: Changes = {"recall_curve": with_points(snapshot, curve, _LIMIT)}
+    points = curve_points(snapshot, curve, _LIMIT)
+    changes: Changes = {"recall_curve": replaced(snapshot.state.recall_curve, points)}
     is_open = kind.width_of(snapshot.config) is None and not snapshot.state.tuned_by_user
     if is_open:
-        best = max(point["recall"] for point in curve)
-        width = smallest_width(snapshot, curve, min(_WIDTH_RECALL, best - _WIDTH_GAIN))
+        best, width = _chosen_width(snapshot, curve)
         if kind.width_parameter == "ef":
             width = max(_BEAM_MIN, width)
-        changes |= {"default_width": width, "default_scan": best < _SCAN_BELOW}
+        changes |= {"default_width": width, "default_scan": best < _SCAN_BELOW, "hundred_width": None}
+        if snapshot.visibility.live_count >= _LARGE_ROWS_MIN and not changes["default_scan"]:
+            hundred = _hundred_curve(snapshot, samples, width, costs, threads, check)
+            changes["hundred_width"] = _chosen_width(snapshot, hundred)[1]
+            more = curve_points(snapshot, hundred, _LARGE_LIMIT)
+            changes["recall_curve"] = replaced(changes["recall_curve"], more)
         _keep_what_queries_taught(snapshot, changes, asked)
     if time_scans and kind.scan_limit_parameter is not None:
-        nodes = planner.idle_nodes_max(curve_points(snapshot, curve, _LIMIT), costs)
+        nodes = planner.idle_nodes_max(points, costs)
         live = snapshot.generation.live_vectors(snapshot.visibility)
         scan_rows = measured_scan(snapshot, samples[0].queries[:_SCAN_QUERIES], live, nodes, costs)
         if scan_rows is not None:
@@ -145,12 +151,31 @@ def _learned(
     return changes, recall
 
 
+def _chosen_width(snapshot: Snapshot, curve: Curve) -> tuple[float, int]:
+    """The best recall of a curve, and the width of default searches."""
+    best = max(point["recall"] for point in curve)
+    return best, smallest_width(snapshot, curve, min(_WIDTH_RECALL, best - _WIDTH_GAIN))
+
+
+def _hundred_curve(
+    snapshot: Snapshot, samples: list[QuerySample], width: int, costs: PlannerCosts, threads: int, check: Check
+) -> Curve:
+    """The curve of a hundred neighbours, from `width` on, which is enough for ten."""
+    some = [one.thinned(_THIN) if len(one.queries) >= _THIN * _FEW_MIN else one for one in samples]
+    more = [
+        QuerySample.of(snapshot, one.queries, _LARGE_LIMIT, threads, misses=one.misses, check=check) for one in some
+    ]
+    return measured_curve(snapshot, more, _WIDTH_RECALL, costs, threads, check, cautious_recall, least=width)
+
+
 def _keep_what_queries_taught(snapshot: Snapshot, changes: Changes, asked: int) -> None:
     """Without a sample of asked queries, as after a restart, a width that an earlier one called for stays."""
     state, before = snapshot.state, snapshot.state.recall_check
     if asked or before is None or not before.asked or state.default_width is None:
         return
     changes["default_width"] = max(changes["default_width"], state.default_width)
+    if changes.get("hundred_width") and state.hundred_width:
+        changes["hundred_width"] = max(changes["hundred_width"], state.hundred_width, changes["default_width"])
     changes["default_scan"] |= state.default_scan
 
 

@@ -8,7 +8,7 @@ Nothing is changed here: the caller commits what is returned.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,7 +118,7 @@ def tune(
         return [], {}
     curve = measured_curve(snapshot, [QuerySample.of(snapshot, queries, limit, allowed=allowed)], recall, COSTS)
     changes = {
-        "recall_curve": with_points(snapshot, curve, limit),
+        "recall_curve": replaced(snapshot.state.recall_curve, curve_points(snapshot, curve, limit)),
         "default_width": smallest_width(snapshot, curve, recall),
         "default_scan": False,
         "tuned_by_user": True,
@@ -184,15 +184,17 @@ def measured_curve(
     check: Check = lambda: None,
     judged: Callable[[list[QuerySample], list[Neighbors]], float] = lowest_recall,
     few: list[QuerySample] | None = None,
+    least: int = 1,
 ) -> Curve:
     """Points of growing ef, or nprobe, until recall, as `judged` of the samples, is more than enough or grows no more;
     then the gap in which `recall` is passed is halved twice.
 
     few : samples of fewer queries, which are enough for widths whose recall is far from `recall`; None: no such.
+    least : the width to begin with.
     """
     points: dict[int, dict[str, float]] = {}
     parameter = _width_parameter(snapshot)
-    first = max(sample.limit for sample in samples) if parameter == "ef" else 1
+    first = max(least, *(sample.limit for sample in samples)) if parameter == "ef" else least
     # a wider beam is not used: the planner scans
     scan = max(first, int(costs.scan_share * snapshot.visibility.live_count))
     most = scan if parameter == "ef" else int(snapshot.generation.index.stats()["heads"])
@@ -238,7 +240,6 @@ def curve_points(snapshot: Snapshot, curve: Curve, limit: int) -> tuple[Measured
     return tuple(MeasuredRecall(limit, int(point[_width_parameter(snapshot)]), point["recall"]) for point in curve)
 
 
-def with_points(snapshot: Snapshot, curve: Curve, limit: int) -> tuple[MeasuredRecall, ...]:
-    """What was measured at other limits, and this curve."""
-    others = [point for point in snapshot.state.recall_curve if point.limit != limit]
-    return (*others, *curve_points(snapshot, curve, limit))
+def replaced(known: Sequence[MeasuredRecall], points: Sequence[MeasuredRecall]) -> tuple[MeasuredRecall, ...]:
+    """What is known of other limits, and these points. points : not empty, of one limit."""
+    return (*(point for point in known if point.limit != points[0].limit), *points)

@@ -118,6 +118,7 @@ class CommittedState(msgspec.Struct, frozen=True):
     recall_curve: tuple[MeasuredRecall, ...] = msgspec.field(default=(), name="tuned")
     # ef, or nprobe, of searches that name none, where `tune` or `optimize` chose one
     default_width: int | None = msgspec.field(default=None, name="tuned_ef")
+    hundred_width: int | None = None  # the same for a hundred neighbours, where it was learned
     tuned_by_user: bool = False
     # measured: a tree is walked faster than a tenant is scanned that has more rows than this
     tenant_scan_rows_max: int | None = msgspec.field(default=None, name="scan_rows")
