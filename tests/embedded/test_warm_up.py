@@ -58,3 +58,9 @@ def test_without_maintenance_nothing_is_indexed_before_it_is_asked_for(tmp_path:
         assert docs.search(vectors[0], explain=True).explain["indexed_rows"] == 6_000
     with pytest.raises(vecdb.InvalidArgument, match="maintenance"):
         vecdb.open("grpc://localhost:1", maintenance=False)
+
+
+def test_warming_up_warns_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Rows without structure made lists of bytes a scan, of which a warning was printed."""
+    vecdb.warm_up(64, "l2", "uint8", vecdb.Spann())
+    assert caplog.records == []

@@ -23,6 +23,7 @@ from vecdb.validate.directories import absolute
 
 DURABILITIES = ("full", "relaxed", "remote")
 _WARM_ROWS = 5_000  # enough for an index to have a structure
+_WARM_GROUPS = 20
 _MANY = 32  # queries that are answered together by products, as learning has them answered
 
 
@@ -171,7 +172,10 @@ def warm_up(dim: int, metric: str = "cosine", dtype: str = "float32", index: Ind
         docs = database.create_collection(
             "warm", validate.integer(dim, "dim", 1, limits.dim_max), metric, Hnsw() if index is None else index, dtype
         )
-        numbers = np.random.default_rng(0).normal(size=(_WARM_ROWS, docs.config.elements))
+        rng, elements = np.random.default_rng(0), docs.config.elements
+        # in groups: of rows without structure maintenance may warn that no width of an index is enough
+        numbers = rng.normal(size=(_WARM_GROUPS, elements))[rng.integers(_WARM_GROUPS, size=_WARM_ROWS)]
+        numbers += 0.3 * rng.normal(size=numbers.shape)
         whole = not docs.dtype.startswith("float")
         vectors = (1 + 99 * np.abs(np.tanh(numbers)) if whole else numbers).astype(docs.config.element_type)
         docs.upsert(range(_WARM_ROWS), vectors)

@@ -90,6 +90,35 @@ def test_nothing_is_measured_while_an_index_gives_way_to_one_without_a_width(db:
     assert recall_learning.learn_recall(between, "l2", find, planner.COSTS, vectors[:0]) == {}
 
 
+class Plateau:
+    """Lists of which 16 find four fifths, and 5,000 the rest."""
+
+    def __init__(self) -> None:
+        self.widest = 0
+
+    def search(self, queries: Any, limit: int, visibility: Any, params: SearchParams, allow: Any) -> Neighbors:
+        assert params.nprobe is not None
+        self.widest = max(self.widest, params.nprobe)
+        found: Neighbors = found_of([0.8 if params.nprobe < 5_000 else 1.0] * len(queries))[1]
+        return found
+
+    def stats(self) -> dict[str, int]:
+        return {"heads": 200_000}
+
+
+def test_lists_that_find_no_more_for_a_while_are_followed_to_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Plateau()
+    snapshot: Any = SimpleNamespace(
+        generation=SimpleNamespace(index=index), visibility=SimpleNamespace(live_count=10_000_000), config=vecdb.Spann()
+    )
+    samples = [found_of([1.0] * 30)[0]]
+    curve = width_tuning.measured_curve(snapshot, samples, 0.975, planner.COSTS)
+    assert 5_000 <= width_tuning.smallest_width(snapshot, curve, 0.975) <= 6_144
+    assert index.widest == 8_192, "and no further than it takes"
+    hopeless = width_tuning.measured_curve(snapshot, samples, 1.1, planner.COSTS)
+    assert hopeless[-1]["nprobe"] == 32_768
+
+
 def found_of(shares: list[float]) -> Any:
     """A sample of ten neighbours each of which so many are found, and what is found."""
     rows = np.tile(np.arange(10), (len(shares), 1))
