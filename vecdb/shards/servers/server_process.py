@@ -60,11 +60,15 @@ class ServerProcess:
     def end(self, patience_s: float) -> None:
         """Let it answer what it has begun, write what waits, and close; kill it where that takes longer."""
         if self.alive:
-            self._process.send_signal(signal.SIGTERM)
+            self.tell_to_end()
             try:
                 self._process.wait(patience_s)
             except subprocess.TimeoutExpired:
                 self.kill()
+
+    def tell_to_end(self) -> None:
+        """It takes no calls from now on, and ends once it has answered those that it has. From any thread."""
+        self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         if self.alive:
