@@ -20,7 +20,7 @@ import pytest
 
 import vecdb
 from tests.support.cluster.in_process import InProcessCluster
-from tests.support.replication.copies import lapse
+from tests.support.replication.copies import follower_of, lapse
 from vecdb import limits
 from vecdb.cluster.placement import Placement, Shard
 
@@ -109,6 +109,27 @@ def test_a_copy_answers_where_its_writer_may_have_been_replaced(start: Callable[
         cluster.stop("copy-1")
         lapse(cluster.running["shard-1"].server.context.db)
         with pytest.raises(vecdb.Unavailable, match=r"shard 1 .*does not answer from the past"):
+            docs.search(VECTORS[0])
+
+
+def test_a_copy_that_is_alone_and_late_to_look_at_its_log_is_asked_again(
+    start: Callable[..., InProcessCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "cluster_stale_poll_s", 0.002)
+    monkeypatch.setattr(limits, "cluster_stale_s", 60.0)
+    cluster = start(1, logged=True)
+    with cluster.open() as db:
+        docs = filled(db)
+        copy = follower_of(cluster.add_copy(0, "copy", staleness_s=60.0).server.context.db)
+        db._backend._shards.members.refresh()
+        db.wait_for(db.sequence())
+        cluster.stop("shard-0")
+        refused, is_fresh = [], copy._is_fresh
+        monkeypatch.setattr(copy, "_is_fresh", lambda: (len(refused) > 2 and is_fresh()) or refused.append(1))
+        assert docs.search(VECTORS[5], 5).ids.tolist() == nearest(VECTORS[5]) and len(refused) == 3
+        monkeypatch.setattr(limits, "cluster_stale_s", 0.0)
+        refused.clear()
+        with pytest.raises(vecdb.Unavailable, match=r"shard 0 .*does not answer from the past"):
             docs.search(VECTORS[0])
 
 

@@ -178,6 +178,9 @@ class ClusterDatabase:
 
     def sequence(self) -> dict[int, int]:
         """The newest commit of each shard, as its writer has it."""
+        return self._shards.again(self._sequence)
+
+    def _sequence(self) -> dict[int, int]:
         members, found = self._shards.members, {}
         members.current()
         calls = {}

@@ -97,7 +97,10 @@ def beside(lineup: Lineup) -> Found:
     with vecdb.open(lineup.folder / "db") as db:
         docs = fill(db, data, vecdb.Hnsw())
         docs.optimize()
-        ways = {"by the graph": {}, "exact": {"params": vecdb.SearchParams(exact=True)}}
+        ways = {
+            "by the graph": {"params": vecdb.SearchParams(ef=64)},
+            "exact": {"params": vecdb.SearchParams(exact=True)},
+        }
         for at in range(plan.rounds):
             for way, how in ways.items():
                 idle = latencies_ms(_searches(docs, queries, plan.seconds, how))

@@ -248,7 +248,9 @@ class Member:
         self._process, self._answers = None, False
         self._delay = min(2 * self._delay, _DELAY_LAST_S) if quick and self._delay else _DELAY_FIRST_S if quick else 0.0
         self._next_start = time.monotonic() + self._delay
-        self._server_trouble = f"the server of {self.path} ended: {last_words(self._log_file())}"
+        by = process.killed_by
+        reason = f"was killed ({by})" if by else f"ended: {last_words(self._log_file())}"
+        self._server_trouble = f"the server of {self.path} {reason}"
         _log.warning("shard %d, %s: %s", self.settings.shard, self.address, self._server_trouble)
         if quick and role is Role.WRITE and directories.is_refused(self.path, self._log_url()):
             _log.warning("%s was replaced: it is kept as %s", self.path, directories.put_aside(self.path))

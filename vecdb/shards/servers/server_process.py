@@ -54,6 +54,12 @@ class ServerProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def killed_by(self) -> str | None:
+        """The signal that has ended it, by its name; None where it ended otherwise, or runs."""
+        code = self._process.poll()
+        return None if code is None or code >= 0 else signal.Signals(-code).name
+
     def lived_s(self) -> float:
         return time.monotonic() - self.began_at
 
