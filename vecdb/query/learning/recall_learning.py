@@ -121,8 +121,7 @@ def _learned(
     the lowest of the samples'. asked : how many queries of users are among them.
     """
     kind = kind_of(snapshot.config)
-    few = [one.thinned(_THIN) for one in samples if len(one.queries) >= _THIN * _FEW_MIN]
-    curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads, check, cautious_recall, few)
+    curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads, check, cautious_recall, few_of(samples))
     changes: Changes = {"recall_curve": with_points(snapshot, curve, _LIMIT)}
     is_open = kind.width_of(snapshot.config) is None and not snapshot.state.tuned_by_user
     if is_open:
@@ -143,6 +142,11 @@ def _learned(
         changes["default_scan"] = True
         recall = 1.0
     return changes, recall
+
+
+def few_of(samples: list[QuerySample]) -> list[QuerySample]:
+    """A part of each sample that has many queries, and the others whole: the one that is found worst may be small."""
+    return [one.thinned(_THIN) if len(one.queries) >= _THIN * _FEW_MIN else one for one in samples]
 
 
 def _keep_what_queries_taught(snapshot: Snapshot, changes: Changes, asked: int) -> None:
