@@ -93,7 +93,7 @@ def beside(lineup: Lineup) -> Found:
     plan = lineup.plan
     data = lineup.data(plan.rows_of("beside"))
     queries = lineup.queries(data, 1_000)
-    rounds = []
+    rounds: list[Found] = []
     with vecdb.open(lineup.folder / "db") as db:
         docs = fill(db, data, vecdb.Hnsw())
         docs.optimize()

@@ -12,8 +12,9 @@ import numpy as np
 
 import vecdb
 from vecdb import ray
-from vecdb_bench.cluster.lineup import COLLECTION, Found, Lineup, bytes_below, filled
+from vecdb_bench.cluster.lineup import Found, Lineup, bytes_below, filled
 from vecdb_bench.cluster.routing import ids_in_common
+from vecdb_bench.serving.client_driver import COLLECTION
 from vecdb_datasets import recall
 
 _SAMPLE_S = 1.0

@@ -9,7 +9,7 @@ from vecdb_bench.name_check import refuse_unknown
 
 MEASURES = ("backup", "beside", "open", "promote", "visible", "router", "lists", "jobs")
 _ROWS = {"beside": 150_000, "router": 50_000, "lists": 100_000, "visible": 1_000}  # otherwise a million
-_INDEXES = {"hnsw": vecdb.Hnsw, "spann": vecdb.Spann}
+_INDEXES: dict[str, type[vecdb.Hnsw | vecdb.Spann]] = {"hnsw": vecdb.Hnsw, "spann": vecdb.Spann}
 
 
 @dataclass(frozen=True, slots=True)
