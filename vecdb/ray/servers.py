@@ -59,6 +59,8 @@ class ServerActor:
 
     def __init__(self, settings: MemberSettings, local: bool) -> None:
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it for tasks; the server is none
+        with suppress(OSError):  # a Ray that others have started has set it back, and may not let it go
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
         if not local:
             settings = replace(settings, listen=f"{load_ray().util.get_node_ip_address()}:0")
         self._member = Member(settings)

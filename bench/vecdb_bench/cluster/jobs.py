@@ -31,12 +31,12 @@ def jobs(lineup: Lineup) -> Found:
     source, url = _parquet(lineup.folder / "rows.parquet", data.base), f"cluster://{lineup.folder.absolute()}/ray"
     with Memory() as building:
         built = ray.build(url, COLLECTION, source, shards=shards, metric=data.metric, index=plan.new_index(),
-                          on=ray.RayOptions(work=str(lineup.folder)))  # fmt: skip
+                          on=ray.RayOptions(niceness=0, work=str(lineup.folder)))  # fmt: skip
     lineup.say(f"built in {built['seconds']:.0f} s")
     clock = _Clock()
     with Memory() as searching:
         found = ray.search(url, COLLECTION, queries, plan.limit,
-                           on=ray.RayOptions(work=str(lineup.folder), progress=clock))  # fmt: skip
+                           on=ray.RayOptions(niceness=0, work=str(lineup.folder), progress=clock))  # fmt: skip
     lineup.say(f"searched at {clock.rate:.0f} a second")
     servers = [
         lineup.serve(lineup.folder / f"server-{at}", "--follow", f"file://{lineup.folder.absolute()}/ray/{log}",

@@ -16,7 +16,7 @@ from vecdb_bench.child_process import ModuleProcess
 from vecdb_bench.cluster.plan import Plan
 from vecdb_bench.serving.client_driver import COLLECTION
 from vecdb_bench.serving.servers import Vecdb
-from vecdb_datasets import load
+from vecdb_datasets import Dataset, load
 
 Say = Callable[[str], None]
 Found = dict[str, Any]
@@ -39,8 +39,11 @@ class Lineup:
         self._stack.close()
 
     def data(self, rows: int) -> Any:
-        """Clustered bytes, l2."""
-        return load(f"clustered-{rows}x{self.plan.dim}-uint8")
+        """The first rows of the plan's set, or so many clustered bytes, l2."""
+        if self.plan.dataset is None:
+            return load(f"clustered-{rows}x{self.plan.dim}-uint8")
+        data = load(self.plan.dataset)
+        return Dataset(data.name, np.asarray(data.base[:rows]), np.asarray(data.queries), data.metric)
 
     def queries(self, data: Any, count: int) -> Any:
         """count queries, drawn as the data are; the same ones again where the set has fewer."""

@@ -16,7 +16,8 @@ _INDEXES: dict[str, type[vecdb.Hnsw | vecdb.Spann]] = {"hnsw": vecdb.Hnsw, "span
 class Plan:
     """What to measure.
 
-    rows : of the database; None: as many as each measure is made for.   dim : of its vectors, bytes.
+    dataset : a name of `dataset list`; None: clustered bytes of `dim`.
+    rows : of the database; None: as many as each measure is made for.
     shards : 0 for as many as each measure is made for.   index : of `jobs`, hnsw or spann.
     queries : None for as many as each measure is made for.   batch : queries of a call of `router`.
     seconds : of a turn.   rounds : of what is measured in turns.
@@ -24,6 +25,7 @@ class Plan:
     """
 
     measures: tuple[str, ...] = MEASURES
+    dataset: str | None = None
     rows: int | None = None
     dim: int = 128
     shards: int = 0

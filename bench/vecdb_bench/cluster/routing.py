@@ -19,8 +19,9 @@ from vecdb_bench.serving.client_driver import COLLECTION
 from vecdb_bench.serving.lineup import median
 from vecdb_datasets import recall
 
-_WIDTHS = (4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256)
+_WIDTHS = (4, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256)
 
+_QUIET_S, _QUIET_MOST_S, _QUIET_SHARE = 3.0, 120.0, 0.03
 _KERNELS = ("heads_ms", "scan_ms", "rerank_ms")  # of what `explain` says
 
 
@@ -30,7 +31,18 @@ def served(lineup: Lineup, name: str, shards: int, data: Any, index: Any) -> tup
     url = lineup.placed(name, [(f"grpc://{one.target}", ()) for one in servers])
     with vecdb.open(url) as db:
         fill(db, data, index).optimize()
+    wait_quiet([one.pid for one in servers])
     return servers, url
+
+
+def wait_quiet(pids: list[int]) -> None:
+    """Until processes do nothing by themselves: after a build, servers learn for a while."""
+    ends = time.monotonic() + _QUIET_MOST_S
+    while time.monotonic() < ends:
+        before = sum(map(cpu_s, pids))
+        time.sleep(_QUIET_S)
+        if sum(map(cpu_s, pids)) - before < _QUIET_SHARE * _QUIET_S * len(pids):
+            return
 
 
 def router(lineup: Lineup) -> Found:

@@ -73,7 +73,7 @@ def up(
     )  # fmt: skip
     settings = servers.UpSettings(url, shards, copies, str(folder.absolute()), first, ray is None, cpus)
     out = Output(False)
-    with session(RayOptions(ray)) as found:
+    with session(RayOptions(ray, niceness=0)) as found:  # servers are not to wait for all else
         run, settings = servers.prepare(settings)
         _note_reshaping(url, out)
         check_room(found, len(Placement.read(cluster_bucket(url)).shards) * (1 + (settings.copies or 0)), cpus)

@@ -380,6 +380,7 @@ def cluster(
             help="backup, beside, open, promote, visible, router, lists, jobs, with commas between; all if none."
         ),
     ] = "",
+    dataset: Annotated[str | None, typer.Option(help="A name of `dataset list`; clustered bytes if none.")] = None,
     rows: Annotated[
         int | None, typer.Option(help="Of the database; if none, as many as each measure is made for.")
     ] = None,
@@ -407,6 +408,7 @@ def cluster(
     output = Output(json)
     plan = bench_cluster.Plan(
         measures=tuple(_words(measures)) or bench_cluster.MEASURES,
+        dataset=dataset,
         rows=rows,
         dim=dim,
         shards=shards,
