@@ -153,5 +153,7 @@ cluster_hedge_s = 0.25  # a read is asked of another copy after this time, befor
 cluster_hedge_min_s = 0.003  # and never sooner than this
 cluster_call_kinds_max = 1_024  # of which it is known how long they take
 cluster_wait_s = 0.5  # for a copy to have this client's own writes, where the writer cannot be asked
+cluster_stale_s = 1.0  # so long a read is made again that is refused as too old: a copy looks five times a second
+cluster_stale_poll_s = 0.05  # after this time
 cluster_own_writes_s = 2.0  # so long the writer is asked after a write whose commit is not known
 cluster_revoke_s = 1.5  # for copies to have a revoke: past it they do not answer without having it

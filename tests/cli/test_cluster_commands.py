@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+import vecdb
 from tests.support.shards.written_cluster import WrittenCluster
 from vecdb.cli import build
 from vecdb.cli.cluster import COMMANDS
 from vecdb.cli.cluster.servers import cluster_of
 from vecdb.cluster.placement import Placement, bucket_url
+from vecdb.ray import servers
 from vecdb.shards import notes
+from vecdb.shards.servers.member import MemberSettings
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "server" / "examples"
 
@@ -78,6 +82,17 @@ def test_servers_that_nobody_ends_are_named(cluster: WrittenCluster) -> None:
     assert run("down", cluster.url)["ended"]
     assert notes.wanted(cluster.bucket) == notes.ServersWanted("run", False)
     assert not notes.want(cluster.bucket, notes.ServersWanted("other", True), None)
+
+
+def test_servers_that_are_started_again_are_as_many_as_before(tmp_path: Path) -> None:
+    url = f"cluster://{tmp_path}/c"
+    settings = servers.UpSettings(url, 2, None, str(tmp_path), MemberSettings(url, 0, ""))
+    assert servers.prepare(settings)[1].copies == 1
+    assert servers.prepare(replace(settings, copies=2))[1].copies == 2
+    servers.end(url, 0.0)
+    assert servers.prepare(replace(settings, shards=None))[1].copies == 2
+    with pytest.raises(vecdb.InvalidArgument, match="from 0 to 16"):
+        servers.prepare(replace(settings, copies=17))
 
 
 def test_where_a_cluster_lies(tmp_path: Path) -> None:

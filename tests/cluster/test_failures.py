@@ -10,6 +10,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 
 import vecdb
 from tests.support.cluster.in_process import InProcessCluster
-from tests.support.replication.copies import lapse
+from tests.support.replication.copies import follower_of, lapse
 from vecdb import limits
 from vecdb.cluster.placement import Placement, Shard
 
@@ -107,6 +109,27 @@ def test_a_copy_answers_where_its_writer_may_have_been_replaced(start: Callable[
         cluster.stop("copy-1")
         lapse(cluster.running["shard-1"].server.context.db)
         with pytest.raises(vecdb.Unavailable, match=r"shard 1 .*does not answer from the past"):
+            docs.search(VECTORS[0])
+
+
+def test_a_copy_that_is_alone_and_late_to_look_at_its_log_is_asked_again(
+    start: Callable[..., InProcessCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "cluster_stale_poll_s", 0.002)
+    monkeypatch.setattr(limits, "cluster_stale_s", 60.0)
+    cluster = start(1, logged=True)
+    with cluster.open() as db:
+        docs = filled(db)
+        copy = follower_of(cluster.add_copy(0, "copy", staleness_s=60.0).server.context.db)
+        db._backend._shards.members.refresh()
+        db.wait_for(db.sequence())
+        cluster.stop("shard-0")
+        refused, is_fresh = [], copy._is_fresh
+        monkeypatch.setattr(copy, "_is_fresh", lambda: (len(refused) > 2 and is_fresh()) or refused.append(1))
+        assert docs.search(VECTORS[5], 5).ids.tolist() == nearest(VECTORS[5]) and len(refused) == 3
+        monkeypatch.setattr(limits, "cluster_stale_s", 0.0)
+        refused.clear()
+        with pytest.raises(vecdb.Unavailable, match=r"shard 0 .*does not answer from the past"):
             docs.search(VECTORS[0])
 
 
@@ -208,26 +231,67 @@ def test_the_writer_is_found_where_it_was_promoted(start: Callable[..., InProces
         assert db.check() == []
 
 
-def test_slots_move_to_other_shards_while_a_cluster_is_used(start: Callable[..., InProcessCluster]) -> None:
+def move(cluster: InProcessCluster, reshaped: InProcessCluster) -> None:
     """What a reshaping does: other shards have the records, and those of before are gone."""
+
+    def moved(one: Placement) -> Placement:
+        there = Placement.read(reshaped.bucket)
+        for number, shard in there.shards.items():
+            one = one.with_shard(10 + number, Shard(f"new-{number}", shard.writer))
+        one = one.with_slots(there.table + 10)
+        return replace(one, shards={number: shard for number, shard in one.shards.items() if number >= 10})
+
+    cluster.place(moved)
+    cluster.stop("shard-0"), cluster.stop("shard-1")
+
+
+def test_slots_move_to_other_shards_while_a_cluster_is_used(start: Callable[..., InProcessCluster]) -> None:
     cluster, reshaped = start(2), start(3)
     with cluster.open() as db, cluster.open(allow_partial=True) as partial, reshaped.open() as other:
         docs, some = filled(db), partial.collection("docs")
         filled(other)
-
-        def moved(one: Placement) -> Placement:
-            there = Placement.read(reshaped.bucket)
-            for number, shard in there.shards.items():
-                one = one.with_shard(10 + number, Shard(f"new-{number}", shard.writer))
-            return one.with_slots(there.table + 10)
-
-        cluster.place(moved)
-        cluster.stop("shard-0"), cluster.stop("shard-1")
+        move(cluster, reshaped)
         assert docs.search(VECTORS[5], 5).ids.tolist() == nearest(VECTORS[5])
         assert docs.get(list(range(60)))[33].fields == {"n": 33} and docs.count() == 60
         hits = some.search(VECTORS[5], 5)
         assert hits.missing == () and hits.ids.tolist() == nearest(VECTORS[5]) and set(hits.sequence) == {10, 11, 12}
         assert docs.upsert(range(60, 80), VECTORS[:20]) == 20 and other.collection("docs").count() == 80
+
+
+READS: dict[str, Callable[[Any, Any], Any]] = {
+    "search": lambda db, docs: docs.search(VECTORS[:3], 5).ids.tolist(),
+    "stream": lambda db, docs: [hits.ids.tolist() for hits in docs.search_stream(iter(VECTORS[:3]), limit=5)],
+    "get": lambda db, docs: docs.get([1, 2])[1].fields,
+    "get matching": lambda db, docs: sorted(one.id for one in docs.get(filter="n < 5")),
+    "iter": lambda db, docs: sorted(one.id for page in docs.iter(7) for one in page),
+    "iter by": lambda db, docs: [one.id for page in docs.iter(7, order_by="n") for one in page],
+    "count": lambda db, docs: docs.count(tenant="t"),
+    "tenants": lambda db, docs: list(docs.tenants()),
+    "stats": lambda db, docs: docs.stats()["live"],
+    "tenant": lambda db, docs: docs.stats(tenant="t")["records"],
+    "facets": lambda db, docs: len(docs.facets("n", limit=60)),
+    "collections": lambda db, docs: db.collections(),
+    "collection": lambda db, docs: db.collection("docs").dim,
+    "all": lambda db, docs: db.stats()["collections"],
+    "sequence": lambda db, docs: len(db.sequence()),
+}
+
+
+def test_whoever_has_not_heard_that_slots_have_moved_is_answered_by_the_new_shards(
+    start: Callable[..., InProcessCluster],
+) -> None:
+    """Each read is the first of its client since then: it knows the old servers alone, which are gone."""
+    cluster, reshaped = start(2), start(3)
+    with cluster.open() as db, reshaped.open() as other, ExitStack() as opened:
+        filled(db)
+        docs = filled(other)
+        late = {name: opened.enter_context(cluster.open()) for name in READS}
+        theirs = {name: one.collection("docs") for name, one in late.items()}
+        move(cluster, reshaped)
+        assert docs.stats()["live"] == 60
+        for name, read in READS.items():
+            found, true = read(late[name], theirs[name]), read(other, docs)
+            assert found == true and found, name
 
 
 def test_a_write_that_was_split_by_older_slots_is_not_sent(start: Callable[..., InProcessCluster]) -> None:

@@ -136,6 +136,41 @@ def test_too_many_commits_that_wait_give_way_to_a_snapshot(
             assert_same(writer, new)
 
 
+@pytest.mark.parametrize("lost", ["begin", "end"])
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_writer_whose_new_epoch_is_uncertain_goes_on_by_itself(
+    lost: str, answer: bool, tmp_path: Path, url: str, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lost : the object that begins the next epoch or the one that ends the old.   answer : it is there, and the answer
+    was lost.
+    """
+    monkeypatch.setattr(limits, "log_waiting_bytes", 8_000)
+    with filled(tmp_path / "w", url) as writer, open_database(tmp_path / "c", follow=url) as copy:
+        log, missed = log_of(writer), []
+        create = log.bucket.create
+
+        def creating(key: str, data: bytes) -> Any:
+            number = {"begin": f"{entry.LOG}/{log._end.epoch + 1:08d}", "end": log._end.next_key}[lost]
+            if log._lost or missed or not key.startswith(number):
+                return create(key, data)
+            missed.append(key)
+            if answer:
+                create(key, data)
+            raise vecdb.Unavailable("nobody knows")
+
+        network.cut("writer", log)
+        for number in range(60):
+            put(writer, number)
+        log.bucket.__dict__["create"] = creating
+        network.mend("writer")
+        brought_up(writer, copy)
+        put(writer, 1_001)
+        brought_up(writer, copy)
+        assert_same(writer, copy)
+        facts = log.facts()
+        assert missed and facts["writes"] and not facts["replaced"] and facts["trouble"] is None
+
+
 def test_a_copy_that_is_cut_off_stops_answering_and_goes_on_when_it_is_back(
     tmp_path: Path, url: str, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,7 +136,7 @@ def test_a_held_shard_is_read_and_its_writer_comes_back(running: Running) -> Non
 @pytest.mark.slow
 def test_a_server_whose_shard_is_no_more_ends(running: Running) -> None:
     Placement.change(running.bucket, lambda now: now.with_shard(5, type(now.shards[0])("shard-5")))
-    member = running.start("a", 5, claim_s=0.0, linger_s=0.0)
+    member = running.start("a", 5, claim_s=0.0)
     until(lambda: serves(member, "writer"))
     assert running.placement.shards[5].writer == member.address
     placement = running.placement

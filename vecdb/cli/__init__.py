@@ -16,7 +16,7 @@
                              tenant.py         tenant list, info, create, drop, grant, revoke
                              dataset.py        dataset list, info, get, export
                              bench.py          bench run, ingest, interference, threads, disk, tenants, filters,
-                                               serve, mixture, coldstart, compare, plot
+                                               serve, cluster, mixture, coldstart, compare, plot
                              demo.py           demo
                              serve.py          serve
                              services.py       mcp, console

@@ -65,10 +65,11 @@ class ClusterCollection:
         return int(self._every().rows_per_call)
 
     def config(self) -> CollectionConfig:
-        found = merging.merge_config(self._config.name, list(self._every().config().values().values()))
+        known = self._shards.again(lambda: list(self._every().config().values().values()))
+        found = merging.merge_config(self._config.name, known)
         with self._lock:
-            known = {"dim": found.dim or self.dim, "id_kind": found.id_kind or self.id_kind, "index": found.index}
-            self._config = replace(self._config, **known)  # type: ignore[arg-type]
+            facts = {"dim": found.dim or self.dim, "id_kind": found.id_kind or self.id_kind, "index": found.index}
+            self._config = replace(self._config, **facts)  # type: ignore[arg-type]
         return found
 
     def _known_config(self) -> CollectionConfig:
@@ -225,18 +226,8 @@ class ClusterCollection:
         tenants) : a call to some shards.
         """
         answered = partial(self._answered, tenants, ask, shards, partial=False)
-        legs, _ = self._again(answered) if shards is None else answered()
+        legs, _ = self._shards.again(answered) if shards is None else answered()
         return {leg.shard: leg.value for leg in legs}
-
-    def _again(self, read: Callable[[], T]) -> T:
-        """What a read finds; it is made again where slots have moved from shards that are gone."""
-        runs = self._shards.members.current().runs
-        try:
-            return read()
-        except ShardsUnavailable:
-            if self._shards.members.placement.runs == runs:
-                raise
-            return read()
 
     def _answered(
         self,
@@ -260,7 +251,7 @@ class ClusterCollection:
                 raise leg.error
         if gone and (not partial or len(gone) == len(legs)):
             raise unavailable(gone)
-        if gone and self._shards.members.placement.runs != runs:  # they have no slots any more
+        if gone and self._shards.have_moved(runs, unavailable(gone)):  # they have no slots any more
             raise unavailable(gone)
         missing = tuple(sorted(shard for error in gone for shard in error.shards))
         return sorted((leg for leg in legs if leg.error is None), key=lambda leg: leg.shard), missing
@@ -363,7 +354,9 @@ class ClusterCollection:
             search, len(queries), limit, params.rerank, self._config.metric, single, select, stop
         )  # fmt: skip
         runs = members.current().runs
-        found = made.hits(lambda ask: self._again(lambda: self._answered(tenants, ask, None, partial=self._partial)))
+        found = made.hits(
+            lambda ask: self._shards.again(lambda: self._answered(tenants, ask, None, partial=self._partial))
+        )
         return found if members.placement.runs == runs else None  # records have moved from one shard to another
 
     def _merged(
@@ -375,7 +368,7 @@ class ClusterCollection:
         queries: int,
         single: bool,
     ) -> Hits:
-        legs, missing = self._again(lambda: self._answered(tenants, ask, None, partial=self._partial))
+        legs, missing = self._shards.again(lambda: self._answered(tenants, ask, None, partial=self._partial))
         found = {leg.shard: leg.value for leg in legs}
         return merging.merge_hits(
             found, limit, self._config.metric, select, queries=queries, single=single, missing=missing
@@ -454,16 +447,18 @@ class ClusterCollection:
         if self._tenant and not owner:
             found = self._own_or_nobodys(ids, include_vectors=include_vectors, tenants=tenants, node=node)
             return found[0] if ids.scalar else found
-        return self._again(partial(self._get, ids, owner, include_vectors=include_vectors, tenants=tenants, node=node))
+        return self._shards.again(
+            partial(self._get, ids, owner, include_vectors=include_vectors, tenants=tenants, node=node)
+        )
 
     def _own_or_nobodys(self, ids: IdBatch, **options: Any) -> list[Record | None]:
         """Of a tenant's token: its own records, and where it has none of an id that without an owner."""
         every = replace(ids, scalar=False)
-        found: list[Record | None] = self._again(partial(self._get, every, self._tenant, **options))
+        found: list[Record | None] = self._shards.again(partial(self._get, every, self._tenant, **options))
         absent = np.array([at for at, record in enumerate(found) if record is None], np.int64)
         if len(absent):
             for at, record in zip(
-                absent.tolist(), self._again(partial(self._get, ids.take(absent), b"", **options)), strict=True
+                absent.tolist(), self._shards.again(partial(self._get, ids.take(absent), b"", **options)), strict=True
             ):
                 found[at] = record
         return found
@@ -512,6 +507,19 @@ class ClusterCollection:
         include_vectors: bool,
         tenants: tuple[str, ...],
     ) -> list[Record]:
+        return self._shards.again(
+            partial(self._get_matching, node, limit, owner, include_vectors=include_vectors, tenants=tenants)
+        )
+
+    def _get_matching(
+        self,
+        node: Node | None,
+        limit: int | None,
+        owner: bytes | None,
+        *,
+        include_vectors: bool,
+        tenants: tuple[str, ...],
+    ) -> list[Record]:
         known = self._tenants_at(tenants) if tenants else None
         begun = [
             self._at(shard).get_matching(
@@ -543,21 +551,25 @@ class ClusterCollection:
         order_by: str | None,
         descending: bool,
     ) -> Iterator[Page]:
-        known = self._tenants_at(tenants) if tenants else None
-        shards = [shard for shard in self._shards.numbers if known is None or known[shard]]
-
-        def pages(shard: int, batch: int, after: str | None, limit: int | None) -> Iterator[Page]:
-            found: Iterator[Page] = self._at(shard).iter(
-                batch, include_vectors=include_vectors, tenants=() if known is None else known[shard], node=node,
-                after=after, limit=limit, order_by=order_by, descending=descending,
-            )  # fmt: skip
-            return found
-
         order = listing.ListOrder(self._config.name, order_by, descending)
-        if after is not None:
-            order.decode(after)
         go = listing.pages_in_turn if order_by is None else listing.pages_in_order
-        return go(order, shards, pages, batch, after, limit)
+
+        def begun() -> Iterator[Page]:
+            known = self._tenants_at(tenants) if tenants else None
+
+            def pages(shard: int, batch: int, after: str | None, limit: int | None) -> Iterator[Page]:
+                found: Iterator[Page] = self._at(shard).iter(
+                    batch, include_vectors=include_vectors, tenants=() if known is None else known[shard], node=node,
+                    after=after, limit=limit, order_by=order_by, descending=descending,
+                )  # fmt: skip
+                return found
+
+            shards = [shard for shard in self._shards.numbers if known is None or known[shard]]
+            if after is not None:
+                order.decode(after)
+            return go(order, shards, pages, batch, after, limit)
+
+        return self._shards.begun_again(begun)
 
     def count(self, tenants: tuple[str, ...], node: Node | None) -> int:
         found = self._of_tenants(tenants, lambda shards, some: self._at(*shards).count(some, node))
@@ -566,7 +578,9 @@ class ClusterCollection:
     def tenants(self, after: str | None, limit: int | None) -> Iterator[str]:
         from vecdb.cluster.streaming import merged_names
 
-        return merged_names([self._at(shard).tenants(after, limit) for shard in self._shards.numbers], limit)
+        return self._shards.begun_again(
+            lambda: merged_names([self._at(shard).tenants(after, limit) for shard in self._shards.numbers], limit)
+        )
 
     def facets(self, field: str, node: Node | None, limit: int, tenants: tuple[str, ...]) -> Facets:
         most = limits.facets_max if len(self._shards.numbers) > 1 else limit
@@ -592,10 +606,10 @@ class ClusterCollection:
     # -- care ----------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        return merging.merge_stats(self._every().stats().values())
+        return merging.merge_stats(self._shards.again(lambda: self._every().stats().values()))
 
     def tenant_stats(self, name: str) -> dict[str, Any]:
-        return merging.merge_stats(known_ones(self._every().tenant_stats(name)))
+        return merging.merge_stats(self._shards.again(lambda: known_ones(self._every().tenant_stats(name))))
 
     def evaluate(
         self,

@@ -109,10 +109,13 @@ class ClusterDatabase:
         return self.collection(config.name)
 
     def collection(self, name: str) -> Any:
-        legs = self._every().collection(name).gather()
-        if self._partial and any(leg.error is None for leg in legs):
-            legs = [leg for leg in legs if not isinstance(leg.error, Unavailable)]
-        found = list(FanOut(legs, later=True).values().values())
+        def configs() -> list[CollectionConfig]:
+            legs = self._every().collection(name).gather()
+            if self._partial and any(leg.error is None for leg in legs):
+                legs = [leg for leg in legs if not isinstance(leg.error, Unavailable)]
+            return list(FanOut(legs, later=True).values().values())
+
+        found = self._shards.again(configs)
         config = replace(merging.merge_config(name, found), name=name)
         return self._make_collection(ClusterCollection(self._shards, config, partial=self._partial), config)
 
@@ -130,7 +133,7 @@ class ClusterDatabase:
 
     def _first(self, method: str, *arguments: Any) -> Any:
         """What the first shard answers."""
-        return getattr(self._at(self._shards.numbers[0]), method)(*arguments).value()
+        return self._shards.again(lambda: getattr(self._at(self._shards.numbers[0]), method)(*arguments).value())
 
     def _change(self, method: str, *arguments: Any) -> None:
         """The first shard decides whether a change can be made; the others follow, and may have made it before."""
@@ -169,12 +172,15 @@ class ClusterDatabase:
     # -- care ----------------------------------------------------------------------------------------
 
     def stats(self, disk: bool) -> dict[str, Any]:
-        parts = self._every().stats(disk).values()
+        parts = self._shards.again(lambda: self._every().stats(disk).values())
         placement = self._shards.members.current()
         return merging.merge_stats(parts) | {"path": self.path, "placement_epoch": placement.epoch}
 
     def sequence(self) -> dict[int, int]:
         """The newest commit of each shard, as its writer has it."""
+        return self._shards.again(self._sequence)
+
+    def _sequence(self) -> dict[int, int]:
         members, found = self._shards.members, {}
         members.current()
         calls = {}

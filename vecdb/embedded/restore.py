@@ -24,8 +24,9 @@ from vecdb.replication.backups.contents import (
     complete_directory,
     whole_directory,
 )
-from vecdb.replication.backups.remote_restore import list_backups, restore_from
+from vecdb.replication.backups.remote_restore import find_backups, list_backups, restore_from
 from vecdb.replication.bucket import is_url
+from vecdb.replication.log.replaying import holds_log, restore_from_log
 from vecdb.storage.disk import filesystem, manifest
 from vecdb.validate.directories import absolute
 
@@ -48,10 +49,10 @@ def backups(url: Any) -> list[dict[str, Any]]:
 
 def restore(source: Any, target: Any, *, at: int | datetime | None = None) -> None:
     """Put the backup `source` back as the new database directory `target`: a directory that `backup` wrote, or a URL
-    into which it wrote, of which the newest backup is taken.
+    into which it wrote, of which the newest backup is taken; or the URL of a log, of which all commits are.
 
     at : of a URL: the newest backup that is not later than this, the number of a commit (`stats()["sequence"]`) or a
-        time with its zone.
+        time with its zone; of a log the commits that are not later.
 
     Every file is compared with its checksum before `target` appears, whole, by one rename. Raises Corruption naming
     the first file that differs, NotFound where `source` is no backup or has none so old, AlreadyExists where `target`
@@ -67,7 +68,8 @@ def restore(source: Any, target: Any, *, at: int | datetime | None = None) -> No
         raise AlreadyExists(f"{database} exists; restore into a new directory, then swap the two")
     if isinstance(backup, str):
         with filesystem.raising_vecdb_errors("restoring"):
-            restore_from(backup, database, at)
+            only_log = not find_backups(backup)[1] and holds_log(backup)
+            (restore_from_log if only_log else restore_from)(backup, database, at)
         return
     if at is not None:
         raise InvalidArgument(f"at= chooses among backups at a URL; {backup} is one backup: leave it out")

@@ -4,8 +4,9 @@
                                                   each by the placement alone, without the supervisor
 
 Where a machine is gone Ray starts its actors on another: an empty directory there becomes a copy from the bucket, and
-the shard's writer is one of the copies by then. Queries never pass through Ray: its control store may fail, and the
-servers go on.
+the shard's writer is one of the copies by then. Queries never pass through Ray: the servers go on where its control
+store fails, as long as Ray itself does, a minute where nothing brings it back; then its actors end, and the servers
+with them. What must outlive that runs `vecdb cluster join` without Ray.
 
 The supervisor of a laptop is the process of `vecdb cluster up`. On a Ray cluster it is an actor of its own.
 """
@@ -22,6 +23,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import structs
+
 from vecdb.cluster.placement import Placement, cluster_bucket
 from vecdb.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable, VecdbError
 from vecdb.ray.session import NAMESPACE, load_ray
@@ -37,14 +40,14 @@ _STOP_S = 90.0  # for all servers to end
 
 @dataclass(frozen=True, slots=True)
 class UpSettings:
-    """url : of the cluster.   shards : of a new one; None: as it has.   copies : beside each writer.   folder : below
-    which each machine keeps its servers' directories.   first : what servers have in common.   local : they are all on
-    this machine.   cpus : that Ray sets aside for each server.
+    """url : of the cluster.   shards : of a new one; None: as it has.   copies : beside each writer; None: as it had, 1
+    of a new one.   folder : below which each machine keeps its servers' directories.   first : what servers have in
+    common.   local : they are all on this machine.   cpus : that Ray sets aside for each server.
     """
 
     url: str
     shards: int | None
-    copies: int
+    copies: int | None
     folder: str
     first: MemberSettings
     local: bool = True
@@ -56,6 +59,8 @@ class ServerActor:
 
     def __init__(self, settings: MemberSettings, local: bool) -> None:
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it for tasks; the server is none
+        with suppress(OSError):  # a Ray that others have started has set it back, and may not let it go
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
         if not local:
             settings = replace(settings, listen=f"{load_ray().util.get_node_ip_address()}:0")
         self._member = Member(settings)
@@ -86,11 +91,16 @@ class Supervisor:
     def _bucket(self) -> Bucket:
         return cluster_bucket(self.settings.url)
 
+    @property
+    def _copies(self) -> int:
+        assert self.settings.copies is not None, "as `prepare` has returned them"
+        return self.settings.copies
+
     def step(self) -> None:
         """Begin what is missing, end what is left over. Raises what reading the placement does."""
         shards = Placement.read(self._bucket).shards
         for shard in shards:
-            for number in range(1 + self.settings.copies):
+            for number in range(1 + self._copies):
                 if (shard, number) not in self._actors:
                     self._actors[shard, number] = self._begin(shard, number)
         for key in [key for key in self._actors if key[0] not in shards]:
@@ -106,7 +116,7 @@ class Supervisor:
 
     def whole(self) -> bool:
         """Whether every shard has its writer and its copies, and all answer."""
-        wanted = len(Placement.read(self._bucket).shards) * (1 + self.settings.copies)
+        wanted = len(Placement.read(self._bucket).shards) * (1 + self._copies)
         found = self.facts()
         return len(found) == wanted and all(one.get("serves", False) for one in found)
 
@@ -146,7 +156,7 @@ class Supervisor:
             from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
             if shard not in self._groups:
-                bundles = [{"CPU": self.settings.cpus}] * (1 + self.settings.copies)
+                bundles = [{"CPU": self.settings.cpus}] * (1 + self._copies)
                 self._groups[shard] = placement_group(bundles, strategy="SPREAD", lifetime="detached")
             made["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
                 self._groups[shard], placement_group_bundle_index=number
@@ -180,14 +190,15 @@ def name_of(url: str) -> str:
     return f"cluster-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
 
-def prepare(settings: UpSettings) -> str:
-    """Make the cluster's placement where there is none, and say that its servers are to run. Returns the run's name.
+def prepare(settings: UpSettings) -> tuple[str, UpSettings]:
+    """Make the cluster's placement where there is none, and say that its servers are to run. Returns the run's name,
+    and the settings with the number of copies.
 
     Raises AlreadyExists where the servers of this cluster run already, InvalidArgument where it has another number of
     shards.
     """
     bucket = cluster_bucket(settings.url, conditional=True)
-    if not 0 <= settings.copies <= 16:
+    if not 0 <= (settings.copies or 0) <= 16:
         raise InvalidArgument(f"copies must be from 0 to 16, beside the writer of each shard, got {settings.copies}")
     with suppress(AlreadyExists):
         if settings.shards is not None:
@@ -202,11 +213,14 @@ def prepare(settings: UpSettings) -> str:
             "reshape it with `vecdb cluster reshape`"
         )
     known, run = notes.wanted(bucket), uuid.uuid4().hex
+    if settings.copies is None:
+        had = None if known is None else known.copies
+        settings = replace(settings, copies=1 if had is None else had)
     if known is not None and known.up and answering(settings, there):
         raise AlreadyExists(f"the servers of {settings.url} run already; `vecdb cluster down` ends them")
-    if not notes.want(bucket, notes.ServersWanted(run, True), known):
+    if not notes.want(bucket, notes.ServersWanted(run, True, settings.copies), known):
         raise Unavailable(f"another has begun to start the servers of {settings.url} at this moment")
-    return run
+    return run, settings
 
 
 def answering(settings: UpSettings, placement: Placement) -> bool:
@@ -221,7 +235,8 @@ def supervise(supervisor: Supervisor, run: str, stop: threading.Event) -> None:
     try:
         while not stop.wait(_TICK_S):
             with suppress(VecdbError, OSError):  # the bucket is away: the servers go on
-                if notes.wanted(bucket) != notes.ServersWanted(run, True):
+                there = notes.wanted(bucket)
+                if there is None or (there.run, there.up) != (run, True):
                     return
                 supervisor.step()
     finally:
@@ -255,7 +270,7 @@ def end(url: str, timeout_s: float = _STOP_S) -> list[str]:
     Placement.read(bucket)
     known = notes.wanted(bucket)
     if known is not None and known.up:
-        notes.want(bucket, notes.ServersWanted(known.run, False), known)
+        notes.want(bucket, structs.replace(known, up=False), known)
     ends, gone_at = time.monotonic() + timeout_s, None
     while there := notes.servers(bucket):
         answer = [one.address for one in there if directories.reachable(one.address, None, 1.0)]

@@ -29,7 +29,7 @@ _HEAD = (
     "sys.stdin.read()\n"
     "ray.shutdown()\n"
 )
-_MODE = "RAY_AUTH_MODE"
+_MODE, _NICENESS = "RAY_AUTH_MODE", "RAY_worker_niceness"
 _STORE_BYTES = 512 << 20  # of a Ray that this process starts: Ray itself would take a third of the memory
 
 
@@ -59,7 +59,8 @@ class RayOptions:
     address : of a Ray cluster, "auto" for the one of this machine; None: a Ray of this process.   cpus : of that;
     None: all.   cpus_each : for an index that is built, and for a shard that is searched, where Ray sets them aside;
     None: a core, and none.   work : a folder on each machine for directories meanwhile; None: a temporary one.
-    progress : called with what is done of the job, and what there is.
+    progress : called with what is done of the job, and what there is.   niceness : of workers of a Ray of this process;
+    None: as Ray has it, so that all else on the machine goes first.
     """
 
     address: str | None = None
@@ -67,6 +68,7 @@ class RayOptions:
     cpus_each: int | None = None
     work: str | None = None
     progress: Callable[[int, int], None] | None = None
+    niceness: int | None = None
 
     def report(self, done: int, total: int) -> None:
         if self.progress is not None:
@@ -112,7 +114,7 @@ def session(on: RayOptions) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    with _asks_for_token(on), _head(on) as address:
+    with _with_niceness(on), _asks_for_token(on), _head(on) as address:
         try:
             ray.init(address=address, **(_LOCAL | {"num_cpus": on.cpus} if address == "local" else {}), **_QUIET)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -121,6 +123,19 @@ def session(on: RayOptions) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _with_niceness(on: RayOptions) -> Iterator[None]:
+    """The processes of a Ray that is started here learn it by the environment."""
+    if on.niceness is None or _NICENESS in os.environ:
+        yield
+        return
+    os.environ[_NICENESS] = str(on.niceness)
+    try:
+        yield
+    finally:
+        del os.environ[_NICENESS]
 
 
 @contextmanager

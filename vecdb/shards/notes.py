@@ -1,7 +1,8 @@
 """What is noted in a cluster's bucket beside the placement, each a small JSON object.
 
     servers/<shard>.<name>   one server: where it runs, which directory it has, what it is now
-    wanted                   {"run": name, "up": whether its servers are to run}: by `vecdb cluster up` and `down`
+    wanted                   {"run": name, "up": whether its servers are to run, "copies": of each shard}: by
+                             `vecdb cluster up` and `down`
 
 Nobody needs these to search or to write: they tell people and jobs what the placement does not say.
 """
@@ -39,8 +40,11 @@ class ServerNote(msgspec.Struct, frozen=True):
 
 
 class ServersWanted(msgspec.Struct, frozen=True):
+    """copies : of each shard, beside its writer; None: an older vecdb has noted this."""
+
     run: str
     up: bool
+    copies: int | None = None
 
 
 def decoded_note(raw: bytes, kind: type[T], where: str) -> T:

@@ -141,6 +141,19 @@ def test_a_sample_whose_queries_find_all_or_nothing_counts_as_lower() -> None:
     assert len(split.thinned(4).queries) == 50 and len(split.thinned(4).truth.rows) == 50
 
 
+def test_no_sample_is_missing_among_the_few_queries_that_are_searched_first() -> None:
+    """Of the newest rows there are few queries: without them a width was chosen at which they miss a tenth, and since
+    they do, searches compared all vectors, though wider ones would have found everything.
+    """
+    many, fewer = (
+        width_tuning.QuerySample(
+            np.zeros((n, 4), np.float32), Neighbors(*[np.zeros((n, 3))] * 2, np.zeros(n), np.zeros(1)), 3
+        )
+        for n in (200, 50)
+    )
+    assert [len(one.queries) for one in recall_learning.few_of([many, fewer])] == [50, 50]
+
+
 def test_widths_far_from_the_wanted_recall_are_measured_on_few_queries(db: Database) -> None:
     vectors = np.random.default_rng(3).normal(size=(3_000, 24)).astype(np.float32)
     docs = db.create_collection("docs", 24, "l2", vecdb.Hnsw(m=6, ef_construction=40))

@@ -80,8 +80,8 @@ SHORT_COMMANDS: dict[str, str] = {
         "up", "down", "status", "join", "promote", "build", "search", "evaluate", "reshape", "plan",
     )), _OF_CLUSTERS),
     **dict.fromkeys((f"bench {one}" for one in (
-        "run", "ingest", "interference", "threads", "disk", "tenants", "filters", "serve", "mixture", "coldstart",
-        "keep", "figures", "compare", "plot",
+        "run", "ingest", "interference", "threads", "disk", "tenants", "filters", "serve", "cluster", "mixture",
+        "coldstart", "keep", "figures", "compare", "plot",
     )), _MEASURES),
 }  # fmt: skip
 

@@ -40,7 +40,10 @@ _WATCH_S = 1.0  # between two looks at servers that run
 
 def up(
     shards: Annotated[int | None, typer.Option(min=1, help="Of a new cluster.")] = None,
-    copies: Annotated[int, typer.Option(min=0, help="Of each shard, beside its writer.")] = 1,
+    copies: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of each shard, beside its writer. Default: as it had, 1 of a new cluster."),
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="s3://bucket/prefix, gs://, az:// or file:///folder. Default: in --folder")
     ] = None,
@@ -70,10 +73,10 @@ def up(
     )  # fmt: skip
     settings = servers.UpSettings(url, shards, copies, str(folder.absolute()), first, ray is None, cpus)
     out = Output(False)
-    with session(RayOptions(ray)) as found:
-        run = servers.prepare(settings)
+    with session(RayOptions(ray, niceness=0)) as found:  # servers are not to wait for all else
+        run, settings = servers.prepare(settings)
         _note_reshaping(url, out)
-        check_room(found, len(Placement.read(cluster_bucket(url)).shards) * (1 + copies), cpus)
+        check_room(found, len(Placement.read(cluster_bucket(url)).shards) * (1 + (settings.copies or 0)), cpus)
         if ray is None:
             _stay_up(servers.Supervisor(settings), run, url, wait_s, out)
             return

@@ -1,5 +1,5 @@
-"""bench run, ingest, interference, threads, disk, tenants, filters, serve, mixture, coldstart, compare, plot, keep,
-figures: benchmarks as commands.
+"""bench run, ingest, interference, threads, disk, tenants, filters, serve, cluster, mixture, coldstart, compare, plot,
+keep, figures: benchmarks as commands.
 """
 
 from __future__ import annotations
@@ -373,6 +373,59 @@ def serve(
     _finish(output, serving.run(plan.quick() if quick else plan, output.note), out)
 
 
+def cluster(
+    measures: Annotated[
+        str,
+        typer.Option(
+            help="backup, beside, open, promote, visible, router, lists, jobs, with commas between; all if none."
+        ),
+    ] = "",
+    dataset: Annotated[str | None, typer.Option(help="A name of `dataset list`; clustered bytes if none.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="Of the database; if none, as many as each measure is made for.")
+    ] = None,
+    dim: Annotated[int, typer.Option(help="Dimension of its vectors, of bytes.")] = 128,
+    shards: Annotated[int, typer.Option(min=0, help="0: as many as each measure is made for.")] = 0,
+    index: Annotated[str, typer.Option(help="Of `jobs`: hnsw or spann.")] = "hnsw",
+    queries: Annotated[int | None, typer.Option(help="If none, as many as each measure is made for.")] = None,
+    batch: Annotated[int, typer.Option(help="Queries of a call of `router`.")] = 20_000,
+    recall: Annotated[float, typer.Option(help="Recall that `lists` is to reach.")] = 0.95,
+    limit: Limit = 10,
+    seconds: Annotated[float, typer.Option(help="Seconds of a turn.")] = 3.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of what is measured in turns.")] = 5,
+    writes: Annotated[int, typer.Option(min=1, help="Writes of `visible`.")] = 150,
+    store: Annotated[
+        str | None, typer.Option(help="URL of an empty place in a bucket for backups and logs; a folder if none.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: shape, not speed.")] = False,
+    path: DiskFolder = None,
+    out: Out = results_folder,
+    json: Json = False,
+) -> None:
+    """Backups, copies that take over, shards behind one address, jobs over Ray: times, rates, bytes, memory."""
+    from vecdb_bench import cluster as bench_cluster
+
+    output = Output(json)
+    plan = bench_cluster.Plan(
+        measures=tuple(_words(measures)) or bench_cluster.MEASURES,
+        dataset=dataset,
+        rows=rows,
+        dim=dim,
+        shards=shards,
+        index=index,
+        queries=queries,
+        batch=batch,
+        recall=recall,
+        limit=limit,
+        seconds=seconds,
+        rounds=rounds,
+        writes=writes,
+        store=store,
+        path=str(path) if path else None,
+    )
+    _finish(output, bench_cluster.run(plan.quick() if quick else plan, output.note), out)
+
+
 def _values(text: str) -> tuple[float | None, ...]:
     try:
         return tuple(
@@ -520,6 +573,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "tenants": tenants,
     "filters": filters,
     "serve": serve,
+    "cluster": cluster,
     "mixture": mixture,
     "coldstart": coldstart,
     "compare": compare,

@@ -82,11 +82,13 @@ def backups(
 
 
 def restore(
-    source: Annotated[str, typer.Argument(help="A directory that backup wrote, or a URL into which it wrote.")],
+    source: Annotated[
+        str, typer.Argument(help="A directory that backup wrote, a URL into which it wrote, or that of a log.")
+    ],
     destination: Annotated[Path, typer.Argument(help="Where the database shall be.")],
     at: Annotated[
         str | None,
-        typer.Option(help="Of a URL: the newest that is not later than this commit, or time (2026-01-31T12:00:00)."),
+        typer.Option(help="Of a URL: what is not later than this commit, or time (2026-01-31T12:00:00)."),
     ] = None,
     json: Json = False,
 ) -> None:

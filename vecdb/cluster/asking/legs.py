@@ -2,7 +2,8 @@
 
     a read      is asked of one server of the shard (members.py says which); where that cannot answer, of the next at
                 once; where it is late, of the next as well, and the first answer counts. When all have failed the
-                placement is read again, for servers that are new
+                placement is read again, for servers that are new; where one of them lives and refused for a moment,
+                all are asked again, for a second
     a write     is asked of the writer; where that cannot answer, the placement is read again, and it is asked of the
                 writer that is there then, until the time of the call is up. It has a request id, so it is done once.
                 Where slots have moved meanwhile it fails: it was split by where they were
@@ -35,6 +36,7 @@ _LOOK_S = 1.0  # a write that is on its way looks so often whether its server wa
 _SILENT_S = 0.1  # a server that is overtaken after this time is asked after the others for a while
 _NEVER = float("inf")
 _WAIT = "GetServerInfo"
+_STALE = "does not answer from the past"  # what a server says that lives, and has not looked at its log for a moment
 
 
 class ShardsUnavailable(Unavailable):
@@ -154,8 +156,11 @@ class ReadLeg(Leg):
         self._retry_after: float | None = None
         self._waited: set[Any] = set()
         self._kind: Any = None
+        self._stale = False  # a server has refused that may answer in a moment
+        self._stale_until = _NEVER
 
     def begin(self) -> None:
+        self._stale_until = time.monotonic() + limits.cluster_stale_s
         size = self._request.ByteSize().bit_length()
         self._kind = (self.shard, self._rpc, size, int(getattr(self._request, "limit", 0)).bit_length())
         self._left = self._readers()
@@ -167,6 +172,9 @@ class ReadLeg(Leg):
 
     def on_due(self) -> None:
         self.due_at = _NEVER
+        if self._stale and not self._running:
+            self._stale, self._asked, self._failures = False, [], []
+            self._left = self._readers()
         if self._left:
             self._ask_next()
 
@@ -185,6 +193,9 @@ class ReadLeg(Leg):
         self._left = [one for one in self._readers() if one.address not in self._asked]
         if self._left:
             return self._ask_next()
+        if self._stale and time.monotonic() < min(self._stale_until, self._ends_at):
+            self.due_at = time.monotonic() + limits.cluster_stale_poll_s
+            return
         self.fail(self._none_left())
 
     def _ask_when_ready(self, server: Server) -> bool:
@@ -228,6 +239,7 @@ class ReadLeg(Leg):
         server.note_failure()
         self._members.current()  # which raises where the cluster was closed meanwhile
         self._failures.append(str(error))
+        self._stale |= _STALE in str(error)
         if error.retry_after is not None:
             self._retry_after = min(error.retry_after, self._retry_after or error.retry_after)
         self._ask_next()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -25,6 +25,8 @@ from vecdb.cluster.asking.servers import Server
 from vecdb.errors import VecdbError
 
 _BY_WRITER = frozenset(("GetCollection", "ListCollections", "ListAliases"))  # names change seldom, and must be right
+
+T = TypeVar("T")
 
 
 class WriterFirstLeg(ReadLeg):
@@ -72,6 +74,7 @@ class Stream:
         try:
             while True:
                 if self._call is None or self._server is None:
+                    self._members.refresh()  # whoever began this learns whether the shard is no more
                     raise ShardsUnavailable(
                         f"shard {self.shard} of {self._members.url} has no server that answers: "
                         f"{'; '.join(self._failures) or 'its placement names none'}",
@@ -155,6 +158,42 @@ class Shards:
     def numbers(self) -> tuple[int, ...]:
         serving = self.members.current().serving
         return serving if self._numbers is None else self._numbers
+
+    def have_moved(self, runs: Any, error: ShardsUnavailable) -> bool:
+        """Whether slots are elsewhere by now. runs : where they were known to be.   error : of a call that may have
+        begun before that.
+        """
+        placement = self.members.placement
+        return placement.runs != runs or not set(error.shards) <= set(placement.serving)
+
+    def again(self, read: Callable[[], T]) -> T:
+        """What a read finds; it is made again where slots have moved from shards that are gone."""
+        runs = self.members.current().runs
+        try:
+            return read()
+        except ShardsUnavailable as error:
+            if not self.have_moved(runs, error):
+                raise
+            return read()
+
+    def begun_again(self, begin: Callable[[], Iterator[T]]) -> Iterator[T]:
+        """What a listing finds; it is begun again where that is so before the first of it came."""
+        runs, began = self.members.current().runs, begin()
+
+        def all_of() -> Iterator[T]:
+            nonlocal began
+            try:
+                first = next(began, None)
+            except ShardsUnavailable as error:
+                if not self.have_moved(runs, error):
+                    raise
+                began = begin()
+                first = next(began, None)
+            if first is not None:
+                yield first
+                yield from began
+
+        return all_of()
 
     def call(
         self, rpc: str, request: Any, decode: Callable[[Any], Any], stop: Callable[[], bool] | None = None

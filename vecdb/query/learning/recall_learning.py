@@ -124,8 +124,7 @@ def _learned(
     the lowest of the samples'. asked : how many queries of users are among them.
     """
     kind = kind_of(snapshot.config)
-    few = [one.thinned(_THIN) for one in samples if len(one.queries) >= _THIN * _FEW_MIN]
-    curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads, check, cautious_recall, few)
+    curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads, check, cautious_recall, few_of(samples))
     points = curve_points(snapshot, curve, _LIMIT)
     changes: Changes = {"recall_curve": replaced(snapshot.state.recall_curve, points)}
     is_open = kind.width_of(snapshot.config) is None and not snapshot.state.tuned_by_user
@@ -163,11 +162,17 @@ def _hundred_curve(
     snapshot: Snapshot, samples: list[QuerySample], width: int, costs: PlannerCosts, threads: int, check: Check
 ) -> Curve:
     """The curve of a hundred neighbours, from `width` on, which is enough for ten."""
-    some = [one.thinned(_THIN) if len(one.queries) >= _THIN * _FEW_MIN else one for one in samples]
     more = [
-        QuerySample.of(snapshot, one.queries, _LARGE_LIMIT, threads, misses=one.misses, check=check) for one in some
+        QuerySample.of(snapshot, one.queries, _LARGE_LIMIT, threads, misses=one.misses, check=check)
+        for one in few_of(samples)
     ]
     return measured_curve(snapshot, more, _WIDTH_RECALL, costs, threads, check, cautious_recall, least=width)
+
+
+def few_of(samples: list[QuerySample]) -> list[QuerySample]:
+    """A part of each sample that has many queries, and the others whole: the one that is found worst may be small."""
+    few = [one.thinned(_THIN) if len(one.queries) >= _THIN * _FEW_MIN else one for one in samples]
+    return samples if all(one is other for one, other in zip(few, samples, strict=True)) else few
 
 
 def _keep_what_queries_taught(snapshot: Snapshot, changes: Changes, asked: int) -> None:

@@ -35,7 +35,7 @@ from vecdb import limits
 from vecdb.errors import AlreadyExists, InvalidArgument, Unavailable, VecdbError
 from vecdb.replication.log import entry, epochs, lease
 from vecdb.replication.log.applying import note_writer, take_own_tail
-from vecdb.replication.log.entry import Commit, Commits, EpochEnd, FileRange, Position
+from vecdb.replication.log.entry import Commit, Commits, EpochBegin, EpochEnd, FileRange, Position
 from vecdb.replication.log.recording import DATABASE_NAMES, NewBytes, RecordedCommit, Recorder
 from vecdb.replication.log.snapshot import SnapshotKeeper, StoreClosing
 from vecdb.replication.objects import Bucket
@@ -481,7 +481,7 @@ class LogWriter:
     def _begin_anew(self) -> None:
         """After commits were let go: another epoch, which begins where recording begins again."""
         end = epochs.find_end(self.bucket)
-        if end is None or end.position != self._end:
+        if end is None or (end.position != self._end and not self._has_begun(end)):
             raise _Fenced(
                 f"fenced: another writer has taken over the log {self.bucket.url}, or removed it, after commit "
                 f"{self._end.sequence}"
@@ -498,6 +498,10 @@ class LogWriter:
             self._end, self._objects = begun, [begun.object]
             self._changed.notify_all()
         self.snapshots.begin(begun, due=True)
+
+    def _has_begun(self, end: epochs.LogEnd) -> bool:
+        """Whether the log ends with an epoch that this writer has begun, in an attempt whose answer was lost."""
+        return isinstance(end.last, EpochBegin) and end.last.writer == self._writer
 
     def _reached(self, epoch: int, sequence: int) -> Position:
         """The position of a commit of an epoch, once it is in the log. Raises StoreClosing where it will not be."""

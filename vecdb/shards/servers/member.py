@@ -34,6 +34,8 @@ from vecdb.storage.disk import filesystem
 _TICK_S = 0.5
 _WATCH_S = 1.0  # between two looks at the writer
 _STARTING_TICK_S = 0.05  # while it is not known yet that the server answers
+_HELD_TICK_S = 0.1  # while the shard is held: others may have its records at any moment
+_HELD_S = 0.8  # a reader that has not been told for so long that the shard is still there is ended
 _QUICK_S = 5.0  # a server that ended sooner is not started again at once
 _DELAY_FIRST_S, _DELAY_LAST_S = 0.25, 8.0
 _REACH_S = 1.5  # for a server to say that it is there
@@ -50,8 +52,7 @@ class MemberSettings:
     address : under which others reach it; None: grpc:// and `listen`.   takeover_s : a writer that was gone so long is
     replaced by this server; None: never.   claim_s : the same where there is no writer at all.   options : further ones
     of `vecdb serve`.   tls : with which this server, and the others, are asked.   grace_s : for a server to end.
-    linger_s : how long it answers when its shard is no more, for those who do not know it yet.   secure : addresses
-    are grpcs://, since `options` lead to a certificate.
+    secure : addresses are grpcs://, since `options` lead to a certificate.
     """
 
     url: str
@@ -65,7 +66,6 @@ class MemberSettings:
     writer_options: tuple[str, ...] = ()
     tls: str | None = None
     grace_s: float = 30.0
-    linger_s: float = 5.0
     secure: bool = False
 
 
@@ -81,7 +81,7 @@ class Member:
         self.address = ""  # not known before the first tick
         self._stop = threading.Event()
         self.left = False  # the shard is no more
-        self._left_at: float | None = None
+        self._known_at = 0.0  # when the placement was asked for that was read last
         self.role = Role.WAIT
         self._served: Role | None = None  # as what the process runs
         self._process: ServerProcess | None = None
@@ -92,6 +92,7 @@ class Member:
         self._looked_at = time.monotonic()
         self._gone_since: dict[str, float] = {}
         self._noted: tuple[Any, ...] = ()
+        self._held = False
         self.trouble = ""  # why the last look came to nothing
         self._server_trouble = ""  # why the server does not answer
 
@@ -134,15 +135,22 @@ class Member:
                     self.trouble = ""
                 except (VecdbError, OSError) as error:
                     self._note_trouble(str(error))
-                self._stop.wait(_TICK_S if self._answers or self._process is None else _STARTING_TICK_S)
+                self._stop.wait(self._tick_s())
         finally:
             self._end_all()
+
+    def _tick_s(self) -> float:
+        if self._process is not None and not self._answers:
+            return _STARTING_TICK_S
+        return _HELD_TICK_S if self._held else _TICK_S
 
     def tick(self) -> None:
         """Look once, and do what is to be done."""
         if not self.address:
             self.address = self._choose_address()
+        asked = time.monotonic()
         placement = Placement.read(self._bucket)
+        self._known_at = asked
         self._look_at_writer(placement)
         role = self._decide(placement)
         if role is Role.CLAIM:
@@ -151,9 +159,11 @@ class Member:
         if role in (Role.CLAIM, Role.WAIT):
             return
         self.role = role
-        if role is Role.LEAVE:
-            self._left_at = self._left_at or time.monotonic()
-            self.left = time.monotonic() - self._left_at >= self.settings.linger_s
+        if role is Role.LEAVE:  # at once: whoever asks here would hear what is no more
+            self._answers = False
+            if self._process is not None:
+                self._process.end(self.settings.grace_s)
+            self.left = True
             return
         self._serve(role)
         if self._answers:
@@ -169,10 +179,11 @@ class Member:
         log_there = self._served is not None or directories.has_log(self._log_url(placement))
         able = shard.writer is None or self._answers or not log_there
         patience = self._watched.patience_s(settings) if able else float("inf")
+        self._held = shard.writer is None and is_held(self._bucket, settings.shard)
         seen = Seen(
             address=self.address,
             directory=directories.what_it_holds(self.path),
-            held=shard.writer is None and is_held(self._bucket, settings.shard),
+            held=self._held,
             log_there=log_there,
             alone_s=self._watched.alone_s,
             patience_s=patience,
@@ -237,7 +248,9 @@ class Member:
         self._process, self._answers = None, False
         self._delay = min(2 * self._delay, _DELAY_LAST_S) if quick and self._delay else _DELAY_FIRST_S if quick else 0.0
         self._next_start = time.monotonic() + self._delay
-        self._server_trouble = f"the server of {self.path} ended: {last_words(self._log_file())}"
+        by = process.killed_by
+        reason = f"was killed ({by})" if by else f"ended: {last_words(self._log_file())}"
+        self._server_trouble = f"the server of {self.path} {reason}"
         _log.warning("shard %d, %s: %s", self.settings.shard, self.address, self._server_trouble)
         if quick and role is Role.WRITE and directories.is_refused(self.path, self._log_url()):
             _log.warning("%s was replaced: it is kept as %s", self.path, directories.put_aside(self.path))
@@ -258,6 +271,18 @@ class Member:
         self._note(notes.STARTING, 0)
         self._process = ServerProcess(words, self._log_file())
         self._served, self._answers = role, False
+        if role is Role.READ:
+            threading.Thread(target=self._watch_reader, args=(self._process,), name="vecdb-held", daemon=True).start()
+
+    def _watch_reader(self, process: ServerProcess) -> None:
+        """End a server that only reads where the placement has not been read for long, from a thread that waits for no
+        bucket: the shard's records may have got other shards since, and a reader has no log that tells it. A copy stops
+        by itself.
+        """
+        while process.alive and not self._stop.wait(_HELD_TICK_S):
+            if time.monotonic() - self._known_at > _HELD_S:
+                process.tell_to_end()
+                return
 
     def _wait_for_answer(self, process: ServerProcess) -> None:
         if self._reaches(self.address):

@@ -54,17 +54,27 @@ class ServerProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def killed_by(self) -> str | None:
+        """The signal that has ended it, by its name; None where it ended otherwise, or runs."""
+        code = self._process.poll()
+        return None if code is None or code >= 0 else signal.Signals(-code).name
+
     def lived_s(self) -> float:
         return time.monotonic() - self.began_at
 
     def end(self, patience_s: float) -> None:
         """Let it answer what it has begun, write what waits, and close; kill it where that takes longer."""
         if self.alive:
-            self._process.send_signal(signal.SIGTERM)
+            self.tell_to_end()
             try:
                 self._process.wait(patience_s)
             except subprocess.TimeoutExpired:
                 self.kill()
+
+    def tell_to_end(self) -> None:
+        """It takes no calls from now on, and ends once it has answered those that it has. From any thread."""
+        self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         if self.alive:

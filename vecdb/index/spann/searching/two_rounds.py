@@ -40,7 +40,8 @@ from vecdb.kernels.search import exact_scan, list_rerank
 from vecdb.kernels.search.list_probe import ListWork
 from vecdb.schema import Visibility
 
-_QUERIES_PER_SLICE = 16
+_QUERIES_PER_SLICE, _QUERIES_MOST = 16, 64
+_ROWS_TOGETHER = 512  # of more queries: few rows of each are read, and many reads at once cost less than few
 _ROWS_PER_SLICE = 65_536  # of all queries of a slice: each may cost a page of a buffer
 _MOST_MIN = 64  # rows of a query for which buffers are made: of few shapes, so that they are kept
 _MARGIN_GROWTH = 1.25
@@ -139,7 +140,9 @@ class RowScoring:
         nq = len(queries)
         found = empty_result(nq, self._limit, WORK)
         widest = max(1, int(counts.max(initial=0)))
-        step = max(1, min(_QUERIES_PER_SLICE, _ROWS_PER_SLICE // widest, -(-nq // self._threads)))
+        few = int(_ROWS_TOGETHER * nq / max(1, int(counts.sum())))  # queries with so many rows
+        step = min(max(_QUERIES_PER_SLICE, min(_QUERIES_MOST, few)), _ROWS_PER_SLICE // widest, -(-nq // self._threads))
+        step = max(1, step)
         starts, ends = range(0, nq, step), np.concatenate([[0], np.cumsum(counts)])
         works = np.zeros((len(starts), WORK), np.int64)
 

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import threading
+from bisect import bisect_right
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.model.driver import SEED
 from tests.support.corpus import clustered
 from tests.support.replication.buckets import Sent, bytes_of, once_before
 from tests.support.replication.same_database import answers, change, fill
@@ -190,6 +193,34 @@ def test_what_is_restored_is_one_of_the_commits(kind: str, tmp_path: Path, url_o
             assert new.check() == []
             found = {one.id: one.fields["n"] for page in new["docs"].iter() for one in page}
             assert found == states[new.stats()["sequence"]]
+
+
+@pytest.mark.slow
+def test_random_commits_and_times_lead_to_exactly_their_states(tmp_path: Path, url_of: Callable[[str], str]) -> None:
+    """All kinds of indexes, changed at random; a backup now and then. A commit or a moment means the newest backup that
+    is not later.
+    """
+    print(f"VECDB_SEED={SEED}")
+    url, rng, made, restores = url_of("file"), np.random.default_rng(SEED), [], 20
+    with open_database(tmp_path / "db", maintenance=False) as db:
+        fill(db)
+        while len(made) < restores:
+            for step in range(int(rng.integers(1, 4))):
+                change(db, str(rng.choice(["flat", "graph", "lists", "tree"])), 10 * len(made) + step)
+            if rng.random() < 0.2:
+                db[str(rng.choice(["flat", "graph", "lists", "tree"]))].vacuum()
+            db.backup(url)
+            made.append((db.stats()["sequence"], datetime.now(UTC), answers(db)))
+        last = db.stats()["sequence"]
+    firsts, times = [one[0] for one in made], [one[1] for one in made]
+    for number in rng.integers(firsts[0], last + 1, restores).tolist():
+        state = made[bisect_right(firsts, number) - 1][2]
+        assert restored(url, tmp_path / "new", number) == state
+    for _ in range(restores):
+        moment = times[0] + (times[-1] - times[0]) * float(rng.random())
+        known = [one["time"] for one in vecdb.backups(url)]
+        state = made[sum(one <= moment for one in sorted(known)) - 1][2]
+        assert restored(url, tmp_path / "new", moment) == state
 
 
 def test_a_commit_between_the_pages_and_the_look_at_them_is_noticed(
