@@ -70,7 +70,7 @@ def scan_exactly(
     found = empty_result(nq, limit)
     threads = max(1, min(threads, total // _ROWS_PER_THREAD + 1))
     keep = max(1, min(limit, total))
-    edges = np.linspace(0, total, threads + 1).astype(np.int64).tolist()
+    edges = [total * i // threads for i in range(threads + 1)]
     step = max(1, _CANDIDATES_MAX // (threads * (keep + 1)))
     vectors = checksums.for_kernels(arrays.vectors)
     block = _block_rows(vectors)
