@@ -14,6 +14,7 @@ import pytest
 import vecdb
 from tests.support.corpus import clustered
 from tests.support.harnesses.interfaces import (
+    PLUGINS,
     BaseANN,
     BigAnnBase,
     configured,
@@ -95,11 +96,13 @@ def test_ann_benchmarks_runs_sets_of_bits(monkeypatch: pytest.MonkeyPatch, folde
 def test_vibe_runs_its_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, {"vibe.algorithms.base.module": {"BaseANN": BaseANN}})
     module = plugin("vibe/vecdb/module.py")
-    arguments = {"vecdb-hnsw": ([8, 60], [[200]]), "vecdb-spann": ([4], [[300]]), "vecdb-exact": ([], [])}
+    arguments = {"vecdb-hnsw": ([8, 60], [[200]]), "vecdb-spann": ([4], [[300]]), "vecdb-exact": ([], [[1]])}
     base, queries = clustered(900, DIM), clustered(12, DIM, seed=2)
     units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (base, queries)]
     told = configured("vibe/vecdb/config.yml")
     assert sorted(one["name"] for one in told) == sorted(arguments)
+    text = (PLUGINS / "vibe/vecdb/config.yml").read_text()
+    assert text.count("query_args:") == len(told), "VIBE stores no result of an algorithm that has none"
     for one in told:
         parameters, groups = arguments[one["name"]]
         algorithm = getattr(module, one["constructor"])("normalized", DIM, *parameters)
@@ -397,7 +400,5 @@ def test_a_harness_that_asks_before_it_fits_is_told_so() -> None:
 
 
 def test_every_plugin_has_a_page_that_says_how_it_is_run() -> None:
-    from tests.support.harnesses.interfaces import PLUGINS
-
     for name in ("ann_benchmarks", "vibe", "big_ann", "vectordbbench"):
         assert "vecdb-engine" in (PLUGINS / name / "README.md").read_text()

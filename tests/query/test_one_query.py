@@ -62,11 +62,41 @@ def test_names_as_ids_and_records_without_fields(db: Any) -> None:
     assert answered_by_the_short_way(docs, QUERIES[0], 3, None).ids.dtype == object
 
 
-@pytest.mark.parametrize("index", [vecdb.Flat(), vecdb.Spann(), vecdb.Curator()])
+@pytest.mark.parametrize("index", [vecdb.Spann(), vecdb.Curator()])
 def test_other_kinds_of_index_answer_in_their_own_way(db: Any, index: Any) -> None:
     docs = filled(db, index=index, fields=FIELDS)
     assert docs._backend.search_one(QUERIES[0], 5, None, None) is None
     assert_as_in_a_batch(docs, QUERIES[:3], 5, None)
+
+
+@pytest.mark.parametrize("index", [vecdb.Flat(), vecdb.Hnsw(m=8, ef_construction=60)], ids=["flat", "hnsw"])
+def test_exact_searches_are_those_of_a_batch(db: Any, index: Any) -> None:
+    docs = filled(db, index=index, fields=FIELDS)
+    docs.delete([3, 40, 41])
+    for limit in (1, 90):
+        assert_as_in_a_batch(docs, QUERIES[:5], limit, EXACT)
+    answered_by_the_short_way(docs, QUERIES[0], 10, EXACT, ["n"])
+    asked = docs._backend.searcher.asked
+    seen = asked._seen
+    for _ in range(50):
+        docs.search(QUERIES[1], 5, params=EXACT)
+    assert asked._seen == seen, "what compares all rows says nothing of the index"
+    docs.upsert(ROWS, None, {"n": 0})  # a record without a vector is no neighbour
+    docs.upsert(ROWS + 1, QUERIES[0])
+    assert docs.search(QUERIES[0], 1, params=EXACT).ids.tolist() == [ROWS + 1]
+    assert ROWS not in docs.search(QUERIES[0], ROWS, params=EXACT).ids.tolist()
+
+
+def test_queries_of_bits_that_are_bytes_are_answered(db: Any) -> None:
+    vectors = np.random.default_rng(4).integers(0, 256, (300, 8)).astype(np.uint8)
+    docs = db.create_collection("bits", 64, "hamming", vecdb.Flat(), "bits")
+    docs.upsert(range(300), vectors)
+    batch = docs.search(vectors[:5], 7)
+    for query, expected in zip(vectors[:5], batch, strict=True):
+        assert answered_by_the_short_way(docs, query, 7, None).to_list() == expected.to_list()
+        for other in (query.astype(np.float32), np.unpackbits(query), query.astype(np.int64)):
+            assert docs._backend.search_one(other, 7, None, None) is None
+            assert docs.search(other, 7).to_list() == expected.to_list()
 
 
 def test_what_is_not_plain_is_left_to_the_general_search(db: Any) -> None:

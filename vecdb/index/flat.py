@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from vecdb.index.clustering.partition import Partition
 from vecdb.index.common.batching import as_float32_queries, explain_scan
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import Index, Neighbors, Progress, RowSource, SealedFile
-from vecdb.index.exact.scan import scan_exactly
+from vecdb.index.contract import Index, Neighbors, OneQuerySearch, Progress, RowSource, SealedFile
+from vecdb.index.exact.scan import scan_exactly, searching_one
 from vecdb.index.row_set import RowSet
 from vecdb.kernels.primitives.distance import METRIC_CODES
 from vecdb.schema import SearchParams, Visibility
@@ -72,6 +72,14 @@ class FlatIndex(Index):
             params.threads,
             self._workers,
         )
+
+    def searching_one(
+        self, limit: int, visibility: Visibility, params: SearchParams, norms: tuple[float, float],
+        ids: NDArray[np.int64] | None,
+    ) -> OneQuerySearch | None:  # fmt: skip
+        if params.threads > 1:
+            return None
+        return searching_one(self._rows.arrays, self._metric, limit, visibility, norms, ids)
 
     def centres(self, row_count: int) -> NDArray[np.float32]:
         return self._partition.centres(self._rows.arrays, self._metric, row_count, self._workers)

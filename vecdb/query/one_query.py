@@ -30,7 +30,7 @@ from vecdb.state.fields_cache import FieldsCache
 from vecdb.state.snapshot import Snapshot
 from vecdb.validate import as_floats, field_selection, iterator, numbers_of, query_norms, search_limit, search_params
 
-_F32 = np.dtype(np.float32)
+_F32, _BYTES = np.dtype(np.float32), np.dtype(np.uint8)
 _NO_FIELDS: tuple[Any, ...] = ([], (), False)
 _NOTHING: tuple[Any, ...] = None, None, None
 _NO_FIELDS_TYPES = (list, tuple, bool)
@@ -39,7 +39,8 @@ _NO_FIELDS_TYPES = (list, tuple, bool)
 class _Prepared(NamedTuple):
     """A search of a snapshot for one query, as it is made for a version of its index, a limit and parameters.
 
-    shape : of the query.   find : None where the general search must answer.   ids : turns rows into ids; None where
+    shape : of the query.   only : the one dtype of queries that need no look; None: numbers of any kind.   exact : all
+    rows are to be compared.   find : None where the general search must answer.   ids : turns rows into ids; None where
     `find` does.   find_rows : of a collection whose records have fields, the same but for rows; else None.
     """
 
@@ -47,6 +48,8 @@ class _Prepared(NamedTuple):
     limit: Any = None
     params: Any = None
     shape: tuple[int, ...] = ()
+    only: Any = None
+    exact: bool = False
     find: OneQuerySearch | None = None
     ids: Callable[..., NDArray[Any]] | None = None
     find_rows: OneQuerySearch | None = None
@@ -74,18 +77,18 @@ class OneQuery:
             or snapshot.generation.index.version is not last.version
         ):
             snapshot, last = self._prepared(snapshot, limit, params)
-        _, _, _, shape, find, take, find_rows = last
+        _, _, _, shape, only, exact, find, take, find_rows = last
         if find is None:
             return None
         vector = query if type(query) is np.ndarray else numbers_of(query)
-        if vector is None or vector.shape != shape:
+        if vector is None or vector.shape != shape or (only is not None and vector.dtype is not only):
             return None
         if vector.dtype is not _F32 or not vector.flags.carray:
             if vector.dtype.kind not in "fiu":
                 return None
             vector = as_floats(vector)
         if find_rows is not None and not (fields in _NO_FIELDS if type(fields) in _NO_FIELDS_TYPES else False):
-            return self._with_fields(snapshot, vector, find_rows, fields)
+            return self._with_fields(snapshot, vector, find_rows, fields, exact)
         select = None if fields is None or fields is True else field_selection(fields)
         found = find(vector)
         if found is None:
@@ -93,13 +96,13 @@ class OneQuery:
         answers, distances = found
         if take is not None:
             answers = take(answers, padded=False)
-        self._searcher.note_asked(vector)
+        self._note(vector, exact)
         return Hits(
             answers, distances, None, snapshot.visibility.sequence, self._metric, True, None, None, None, select
         )
 
     def _with_fields(
-        self, snapshot: Snapshot, query: NDArray[np.float32], find_rows: OneQuerySearch, fields: Any
+        self, snapshot: Snapshot, query: NDArray[np.float32], find_rows: OneQuerySearch, fields: Any, exact: bool
     ) -> Hits | None:
         select = None if fields is None else field_selection(fields)
         found = find_rows(query)
@@ -110,8 +113,14 @@ class OneQuery:
         if packed is None:
             return None
         ids = snapshot.generation.ids.take(rows, padded=False)
-        self._searcher.note_asked(query)
+        self._note(query, exact)
         return Hits(ids, distances, None, snapshot.visibility.sequence, self._metric, True, packed, None, None, select)
+
+    def _note(self, query: NDArray[np.float32], exact: bool) -> None:
+        if exact:
+            self._searcher.note_searched(query[None], exact=True)
+        else:
+            self._searcher.note_asked(query)
 
     def search_stream(
         self,
@@ -140,24 +149,23 @@ class OneQuery:
 
     def _prepared(self, snapshot: Snapshot, limit: Any, params: Any) -> tuple[Snapshot, _Prepared]:
         """The newest snapshot, and a search of it, kept as the last one that it prepared."""
-        version, found = snapshot.generation.index.version, _NOTHING
+        version, found, exact = snapshot.generation.index.version, _NOTHING, False
         if params is None or type(params) is SearchParams:  # a dict may change
             with contextlib.suppress(VecdbError):  # raised again by who answers in its place
                 checked = search_params(params, search_limit(limit, 1))
                 snapshot, prepared = self._searcher.preparation.newest(limit, checked, ())
                 if prepared.one is None:
                     prepared.one = self._prepare(snapshot, prepared)
-                found = prepared.one
-        # of bits a query is looked at first: nothing but whole numbers up to 255 is one
-        shape = () if self._metric in BIT_METRICS else (snapshot.generation.rows.dim,)
-        last = _Prepared(version, limit, params, shape, *found)
+                found, exact = prepared.one, checked.exact
+        only = _BYTES if self._metric in BIT_METRICS else None  # of bits nothing but whole numbers up to 255 is one
+        last = _Prepared(version, limit, params, (snapshot.generation.rows.dim,), only, exact, *found)
         snapshot.prepared.last = last
         return snapshot, last
 
     def _prepare(self, snapshot: Snapshot, prepared: PreparedSearch) -> tuple[Any, ...]:
         """find, ids, find_rows of `_Prepared`."""
         searcher, generation, plan = self._searcher, snapshot.generation, prepared.plan
-        if plan.strategy == "exact" or searcher.has_owners(snapshot):
+        if searcher.has_owners(snapshot):
             return _NOTHING
         ids, norms = generation.ids.ints, query_norms(searcher.entry.metric)
         params, visibility = plan.search_params(prepared.params), snapshot.visibility

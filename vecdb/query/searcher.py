@@ -83,7 +83,7 @@ class Searcher:
         """
         started = time.perf_counter() if explain else 0.0
         self.note_searched(queries, exact=params.exact)
-        reports: list[dict[str, Any]] = []
+        reports: list[dict[str, Any]] | None = [] if explain else None
         while True:
             if isinstance(node, tuple):
                 snapshot, found, plan = self._nearest_each(queries, limit, params, tenants, node, stop, reports)
@@ -118,14 +118,15 @@ class Searcher:
         tenants: tuple[str, ...],
         nodes: tuple[Node | None, ...],
         stop: Callable[[], bool] | None,
-        reports: list[dict[str, Any]],
+        reports: list[dict[str, Any]] | None,
     ) -> tuple[Snapshot, Neighbors, planner.Plan]:
         """Nearest rows of queries that have a filter each: those of one filter are answered together, all of them at
-        one snapshot. reports : is filled with what `explain` says of each.
+        one snapshot. reports : is filled with what `explain` says of each, where it is asked.
         """
         while True:
             snapshot, parts = self.current(), []
-            reports.clear()
+            if reports is not None:
+                reports.clear()
             for node, places in filtering.places_of(nodes).items():
                 prepared = self.preparation.at(snapshot, limit, params, tenants, node)
                 if prepared is None:
@@ -134,8 +135,9 @@ class Searcher:
                 run = partial(self._run, snapshot, prepared)
                 found, plan = search_in_chunks(run, queries[places], stop, scanned)
                 parts.append((places, found))
-                said = {} if node is None else filtering.report(snapshot, node, prepared.allowed)
-                reports.append({"plan": plan.strategy, "reason": plan.reason, "queries": len(places), **said})
+                if reports is not None:
+                    said = {} if node is None else filtering.report(snapshot, node, prepared.allowed)
+                    reports.append({"plan": plan.strategy, "reason": plan.reason, "queries": len(places), **said})
             else:
                 return snapshot, filtering.laid_out(parts, limit), plan
             time.sleep(0.001)  # a vacuum has committed, or commits have come in between

@@ -1,5 +1,5 @@
-"""Goal: the scan, which rules rows out by a bound on their distance, finds just what float64 arithmetic finds.
-Oracle: numpy in float64, rounded once, ties by row.
+"""Goal: the scan, which rules rows out by a bound on their distance, finds just what float64 arithmetic, or a count of
+bits, finds. Oracle: numpy in float64, rounded once, ties by row.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from tests.support.index_rows import MemoryRows
+from tests.support.processors import run_on
 from vecdb.index.flat import FlatIndex
-from vecdb.schema import NUMBER_METRICS, SearchParams
+from vecdb.index.row_set import RowSet
+from vecdb.schema import BIT_METRICS, NUMBER_METRICS, SearchParams
 
 N, LIMIT = 6_000, 25
 
@@ -79,3 +81,76 @@ def test_the_bound_rules_out_no_neighbour(metric: str, made: Any, dim: int) -> N
         of_found = np.take_along_axis(true, found.rows, axis=1)
         assert (of_found <= right[:, -1:] + 2.0**-22 * np.abs(right[:, -1:]) + noise).all()
         np.testing.assert_allclose(found.distances, of_found, rtol=2.0**-22, atol=float(noise.max()) + 1e-37)
+
+
+def counted(vectors: np.ndarray, query: np.ndarray, metric: str) -> np.ndarray:
+    """float32[n]: how far vectors of bits are from a query, by unpacking."""
+    a, b = np.unpackbits(vectors, axis=1).astype(np.int64), np.unpackbits(query).astype(np.int64)
+    shared, either = (a & b).sum(axis=1), (a | b).sum(axis=1)
+    if metric == "hamming":
+        return (either - shared).astype(np.float32)
+    return np.where(either == 0, 0, 1 - shared.astype(np.float32) / np.maximum(either, 1).astype(np.float32))
+
+
+# too short for a bound, a word and a part of one, no whole block, one, blocks and a part
+@pytest.mark.parametrize("length", [3, 8, 13, 48, 64, 129])
+@pytest.mark.parametrize("metric", BIT_METRICS)
+def test_bits_are_counted_as_numpy_counts_them(length: int, metric: str) -> None:
+    rng = np.random.default_rng(length)
+    vectors = rng.integers(0, 256, (1_500, length)) & rng.integers(0, 256, (1_500, 1))
+    vectors[40], vectors[1_300], vectors[700] = 0, 255, vectors[5]
+    vectors = vectors.astype(np.uint8)
+    rows = MemoryRows(vectors)
+    gone = np.concatenate([np.arange(5, 9), np.arange(64, 128), [1_400]])
+    index = FlatIndex(metric, rows)
+    index.search(vectors[:1].astype(np.float32), 1, rows.visibility(), SearchParams())  # all rows are verified
+    rows.delete(gone)
+    some = np.sort(rng.choice(np.setdiff1d(np.arange(1_500), gone), 333, replace=False)).astype(np.uint32)
+    queries = np.stack([vectors[5], vectors[40], vectors[1_300], vectors[900] ^ 17])
+    for allowed, living in ((None, np.setdiff1d(np.arange(1_500), gone)), (RowSet(some), some.astype(np.int64))):
+        for threads in (1, 2):
+            params = SearchParams(exact=True, threads=threads)
+            found = index.search(queries.astype(np.float32), LIMIT, rows.visibility(), params, allowed)
+            for query, near, far in zip(queries, found.rows, found.distances, strict=True):
+                true = counted(vectors, query, metric)
+                right = living[np.lexsort((living, true[living]))][:LIMIT]
+                assert near.tolist() == right.tolist() and np.array_equal(far, true[right])
+
+
+@pytest.mark.parametrize("metric", NUMBER_METRICS + BIT_METRICS)
+def test_a_prepared_search_for_one_query_is_the_general_one(metric: str) -> None:
+    rng = np.random.default_rng(3)
+    bits = metric in BIT_METRICS
+    vectors = rng.integers(0, 256, (N, 24)).astype(np.uint8) if bits else plain(rng, 24).astype(np.float32)
+    rows = MemoryRows(vectors)
+    rows.delete(np.arange(10, 30))
+    index = FlatIndex(metric, rows)
+    for limit in (1, LIMIT, N + 5):
+        params, ids = SearchParams(exact=True), np.arange(N, dtype=np.int64) * 7
+        found = index.search(vectors[:3].astype(np.float32), limit, rows.visibility(), params)
+        plain_rows = index.searching_one(limit, rows.visibility(), params, (0.0, 1e30), None)
+        as_ids = index.searching_one(limit, rows.visibility(), params, (0.0, 1e30), ids)
+        assert plain_rows is not None and as_ids is not None
+        for i, query in enumerate(vectors[:3].astype(np.float32)):
+            count = found.counts[i]
+            answers, distances = plain_rows(query) or ([], [])
+            assert np.array_equal(answers, found.rows[i, :count])
+            assert np.array_equal(distances, found.distances[i, :count])
+            assert np.array_equal((as_ids(query) or ([],))[0], 7 * found.rows[i, :count])
+    narrow = index.searching_one(5, rows.visibility(), SearchParams(exact=True), (1e20, 1e30), None)
+    assert narrow is not None and narrow(vectors[0].astype(np.float32)) is None
+
+
+_PROGRAM = """
+from tests.kernels.search import test_exact_scan as tests
+for metric in ("hamming", "jaccard"):
+    for length in (13, 129):
+        tests.test_bits_are_counted_as_numpy_counts_them(length, metric)
+for metric in ("l2", "cosine", "ip"):
+    tests.test_the_bound_rules_out_no_neighbour(metric, tests.cancelling, 50)
+print("found")
+"""
+
+
+def test_a_processor_without_wide_vectors_finds_the_same() -> None:
+    assert run_on(_PROGRAM, "generic", "") == "found\n"

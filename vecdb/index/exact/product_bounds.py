@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels.primitives.distance import COSINE, IP, L2
-from vecdb.kernels.primitives.float_products import COLUMNS, ROWS
+from vecdb.kernels.primitives.float_products import COLUMNS, ROWS, SQUARE_MAX, SQUARE_MIN
 from vecdb.kernels.search import exact_scan
 
 _BLOCK_ELEMENTS = 1 << 19  # of the rows of a block: they stay in a second-level cache
 _BLOCK_ROWS = 64, 4_096
-_SQUARES_MIN, _SQUARES_MAX = np.float32(1e-30), np.float32(1e37)  # outside of them float32 says little of a length
 _TINY = 1e-36  # what float32 loses of sums of small terms
 
 
@@ -64,7 +63,7 @@ class ProductBounds:
         """
         if self._metric == COSINE:
             squares = _squares(rows)
-            unknown = ~((squares >= _SQUARES_MIN) & (squares <= _SQUARES_MAX))
+            unknown = ~((squares >= np.float32(SQUARE_MIN)) & (squares <= np.float32(SQUARE_MAX)))
             unknown &= rows.any(axis=1) if unknown.any() else False  # of zeros the length is known
             lengths = np.sqrt(squares)
             lengths[squares == 0] = 1

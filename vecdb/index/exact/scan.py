@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from vecdb.index.common.batching import SCORED, empty_result
 from vecdb.index.common.thread_pool import ThreadPool
-from vecdb.index.contract import Neighbors, corrupt_row_error
+from vecdb.index.contract import Neighbors, OneQuerySearch, corrupt_row_error
 from vecdb.index.exact.product_bounds import ProductBounds, block_rows
 from vecdb.index.row_set import EVERY_ROW_BITMAP, EVERY_ROW_LIST, RowSet
+from vecdb.kernels.compile import entry_of
 from vecdb.kernels.primitives import checksums
 from vecdb.kernels.primitives.distance import BOUND_DIM_MIN, OF_BITS
 from vecdb.kernels.primitives.float_products import COLUMNS
-from vecdb.kernels.primitives.topk import distances_of
+from vecdb.kernels.primitives.topk import ROW_OF_KEY, distances_of
 from vecdb.kernels.search import exact_scan
 from vecdb.schema import Visibility
 from vecdb.storage.disk.row_file import RowArrays
@@ -69,16 +70,58 @@ def scan_exactly(
     found = empty_result(nq, limit)
     threads = max(1, min(threads, total // _ROWS_PER_THREAD + 1))
     keep = max(1, min(limit, total))
-    edges = np.linspace(0, total, threads + 1).astype(np.int64).tolist()
+    edges = [total * i // threads for i in range(threads + 1)]
     step = max(1, _CANDIDATES_MAX // (threads * (keep + 1)))
     vectors = checksums.for_kernels(arrays.vectors)
-    block = int(max(_BLOCK_ROWS_MIN, min(_BLOCK_ROWS_MAX, _BLOCK_BYTES // max(1, vectors.shape[1] * vectors.itemsize))))
+    block = _block_rows(vectors)
     for first in range(0, nq, step):
         part = slice(first, min(nq, first + step))
         scan = _Scan(arrays, vectors, metric, queries[part], visibility.sequence, listed, block)
         _scan_ranges(scan, part, keep, edges, workers, found)
     found.work[SCORED] = nq * (visibility.live_count if allow is None else total)
     return found
+
+
+def searching_one(
+    arrays: RowArrays,
+    metric: int,
+    limit: int,
+    visibility: Visibility,
+    norms: tuple[float, float],
+    ids: NDArray[np.int64] | None,
+) -> OneQuerySearch | None:
+    """`Index.searching_one` by a scan on one thread; None where nothing is visible."""
+    total = visibility.row_count
+    vectors, keep = checksums.for_kernels(arrays.vectors), min(limit, total)
+    if not keep:
+        return None
+    low, high = norms
+    room, empty, zeros, dot = _block_rows(vectors) + exact_scan.SCRATCH, np.empty, np.zeros, np.dot
+    rest = (
+        EVERY_ROW_LIST, 0, total, visibility.sequence, EVERY_ROW_BITMAP, metric, vectors, arrays.crcs, arrays.verified,
+        arrays.deleted,
+    )  # fmt: skip
+    one = empty((1, vectors.shape[1]), np.float32), empty((1, keep + 1), np.int64), zeros(1, np.int64)
+    call = entry_of(exact_scan.scan_rows, *one, *rest, empty(room, np.int32))
+
+    def find(query: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        if not low <= dot(query, query) <= high:
+            return None
+        keys, sizes = empty((1, keep + 1), np.int64), zeros(1, np.int64)
+        bad = call(query[None], keys, sizes, *rest, empty(room, np.int32))
+        if bad >= 0:
+            raise corrupt_row_error(int(bad), arrays)
+        best = keys[0, : sizes.item()]
+        rows = best & ROW_OF_KEY
+        return rows if ids is None else ids[rows], distances_of(best)
+
+    return find
+
+
+def _block_rows(vectors: NDArray[np.generic]) -> int:
+    """Rows that are scored for all queries before the next are read."""
+    row_bytes = vectors.shape[1] * vectors.itemsize
+    return int(max(_BLOCK_ROWS_MIN, min(_BLOCK_ROWS_MAX, _BLOCK_BYTES // max(1, row_bytes))))
 
 
 def _scan_ranges(scan: _Scan, part: slice, keep: int, edges: list[int], workers: ThreadPool, found: Neighbors) -> None:

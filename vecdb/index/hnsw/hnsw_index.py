@@ -44,7 +44,7 @@ from vecdb.index.contract import (
     SealedFile,
     corrupt_row_error,
 )
-from vecdb.index.exact.scan import scan_exactly
+from vecdb.index.exact.scan import scan_exactly, searching_one
 from vecdb.index.hnsw import filtered, graph_codes, graph_file, invariants, one_query
 from vecdb.index.hnsw.construction import GraphBuilder
 from vecdb.index.hnsw.graph import Graph, GraphView, levels_of, upper_room
@@ -388,6 +388,8 @@ class HnswIndex(Index):
         ids: NDArray[np.int64] | None,
     ) -> OneQuerySearch | None:  # fmt: skip
         view = self._view
+        if params.exact and params.threads == 1:
+            return searching_one(self._rows.arrays, self._metric, limit, visibility, norms, ids)
         if view is None or params.exact:
             return None
         if view.arrays is not self._rows.arrays:

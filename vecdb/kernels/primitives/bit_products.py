@@ -1,7 +1,7 @@
 """Counts of bits, and products of 1-bit codes with a query of three bits, one code at a time or a panel of 32 at once.
 
 differing_bits  of a code and a query, 64 at once
-word_bits       of eight bytes and eight others: those that differ, or those that both have
+rows_by_bits    which of ROWS stored rows may be near a query, by counts of bits
 bit_products    population counts
 estimate_panel  the same for 32 rows, by table lookups   AVX2 pshufb | Arm tbl | one by one
 lowest_bit      the first row of a panel's answer
@@ -19,12 +19,19 @@ from vecdb.kernels.primitives.codegen import (
     I16,
     I32,
     I64,
+    TOGETHER,
+    bits_of,
     call_intrinsic,
     data_pointer,
+    everywhere,
+    halved,
     load_unaligned,
+    row_pointers,
+    sum_of_shuffles,
     target_features,
 )
 from vecdb.kernels.primitives.dot_products import dot_path
+from vecdb.kernels.primitives.float_products import ROWS
 
 PANEL_ROWS = 32  # rows whose codes of one bit lie together, see `estimate_panel`
 _SUMMED_MAX = 4  # bytes of a row, two entries of at most 28 each, whose sum fits a byte
@@ -37,24 +44,6 @@ def popcount(typingctx, bits):
     return types.int32(types.int32), lambda context, builder, sig, args: call_intrinsic(
         builder, "llvm.ctpop.i32", I32, [args[0]]
     )
-
-
-@intrinsic
-def word_bits(typingctx, a, at, b, begin, both):
-    """Of the eight bytes of `a` (uint8[any]) from `at` and of `b` from `begin`: how many bits differ, int64.
-    both : None; or True, a literal: how many bits both have.
-    """
-    signature = types.int64(a, types.int64, b, types.int64, both)
-    combine = "xor" if both is types.none else "and_"
-
-    def codegen(context, builder, sig, args):
-        words = [
-            load_unaligned(builder, data_pointer(context, builder, sig.args[i], args[i]), args[i + 1], I64)
-            for i in (0, 2)
-        ]
-        return call_intrinsic(builder, "llvm.ctpop.i64", I64, [getattr(builder, combine)(*words)])
-
-    return signature, codegen
 
 
 @intrinsic
@@ -91,6 +80,128 @@ def differing_bits(typingctx, codes, row, query8, blocks):
         return builder.trunc(total, I32)
 
     return types.int32(codes, types.int64, query8, blocks), codegen
+
+
+class _CountsOfVectors:
+    """Bits that eight words of a row and of the query differ in, or have in common, counted at once, for each of ROWS
+    rows. together : "xor" and "and_", or the first alone.
+    """
+
+    words, part = ir.VectorType(I64, 8), ir.VectorType(I8, 64)
+
+    def __init__(self, builder, own, query, together):
+        self.builder, self.own, self.query, self.together = builder, own, query, together
+        zero = ir.Constant(self.words, [0] * 8)
+        self.slots = [[cgutils.alloca_once_value(builder, zero) for _ in own] for _ in together]
+        for slot in (slot for line in self.slots for slot in line):
+            builder.store(zero, slot)
+
+    def add(self, start, load):
+        """Bits of 64 bytes from `start`. load(pointer) : those of a row."""
+        builder = self.builder
+        block = load_unaligned(builder, self.query, start, self.words)
+        for i, pointer in enumerate(self.own):
+            stored = load(pointer)
+            for how, line in zip(self.together, self.slots, strict=True):
+                bits = getattr(builder, how)(stored, block)
+                count = call_intrinsic(builder, "llvm.ctpop.v8i64", self.words, [bits])
+                builder.store(builder.add(builder.load(line[i]), count), line[i])
+
+    def count(self, row_bytes):
+        builder = self.builder
+        blocks, rest = builder.lshr(row_bytes, I64(6)), builder.and_(row_bytes, I64(63))
+        with cgutils.for_range(builder, blocks) as loop:
+            start = builder.shl(loop.index, I64(6))
+            self.add(start, lambda pointer: load_unaligned(builder, pointer, start, self.words))
+        with builder.if_then(builder.icmp_unsigned("!=", rest, I64(0))):
+            start = builder.shl(blocks, I64(6))
+            counts = builder.sub(builder.shl(I64(1), rest), I64(1))
+            truths = builder.bitcast(counts, ir.VectorType(ir.IntType(1), 64))
+            nothing = ir.Constant(self.part, [0] * 64)
+
+            def load(pointer):
+                address = builder.bitcast(builder.gep(pointer, [start]), self.part.as_pointer())
+                found = call_intrinsic(
+                    builder, "llvm.masked.load.v64i8.p0", self.part, [address, I32(1), truths, nothing]
+                )
+                return builder.bitcast(found, self.words)
+
+            self.add(start, load)
+        return [self._totals([builder.load(slot) for slot in line]) for line in self.slots]
+
+    def _totals(self, counts):
+        """<ROWS x i32>. A lane holds a count of less than 2^32: two vectors are one of halves."""
+        builder, halves = self.builder, ir.VectorType(I32, 16)
+        pairs = [
+            builder.bitcast(builder.or_(low, builder.shl(high, ir.Constant(self.words, [32] * 8))), halves)
+            for low, high in (counts[:2], counts[2:])
+        ]
+        return halved(builder, sum_of_shuffles(builder, *pairs, TOGETHER), ROWS)
+
+
+def _counts_of_words(builder, own, query, together, row_bytes):
+    """The same, one word after another, where no instruction counts vectors. row_bytes is at least 8."""
+    slots = [[cgutils.alloca_once_value(builder, I64(0)) for _ in own] for _ in together]
+    for slot in (slot for line in slots for slot in line):
+        builder.store(I64(0), slot)
+
+    def add(start, load):
+        word = load_unaligned(builder, query, start, I64)
+        for i, pointer in enumerate(own):
+            stored = load(pointer)
+            for how, line in zip(together, slots, strict=True):
+                count = call_intrinsic(builder, "llvm.ctpop.i64", I64, [getattr(builder, how)(stored, word)])
+                builder.store(builder.add(builder.load(line[i]), count), line[i])
+
+    words, rest = builder.lshr(row_bytes, I64(3)), builder.and_(row_bytes, I64(7))
+    with cgutils.for_range(builder, words) as loop:
+        start = builder.shl(loop.index, I64(3))
+        add(start, lambda pointer: load_unaligned(builder, pointer, start, I64))
+    with builder.if_then(builder.icmp_unsigned("!=", rest, I64(0))):
+        last, counted = builder.sub(row_bytes, I64(8)), builder.sub(I64(64), builder.shl(rest, I64(3)))
+        add(
+            builder.shl(words, I64(3)),
+            lambda pointer: builder.lshr(load_unaligned(builder, pointer, last, I64), counted),
+        )
+    totals = []
+    for line in slots:
+        total = ir.Constant(ir.VectorType(I32, ROWS), ir.Undefined)
+        for i, slot in enumerate(line):
+            total = builder.insert_element(total, builder.trunc(builder.load(slot), I32), I32(i))
+        totals.append(total)
+    return totals
+
+
+@intrinsic
+def rows_by_bits(typingctx, vectors, rows, at, query, most, both):
+    """Of the rows rows[at : at + ROWS], a bit each: those at most `most` away from the query. Returns int64, the first
+    row is the lowest bit. Two vectors without a bit count among them.
+
+    vectors : uint8[n, bytes], C-contiguous, bytes >= 8.   rows : int32[>= at + ROWS].   at : int64.   query : uint8,
+    the query's bytes and zeros up to a multiple of 64.   most : float32, a distance.
+    both : None: of hamming, bits that differ; True, a literal: of jaccard.
+    """
+    signature = types.int64(vectors, rows, types.int64, query, types.float32, both)
+    together = ("xor",) if both is types.none else ("xor", "and_")
+
+    def codegen(context, builder, sig, args):
+        view = context.make_array(sig.args[0])(context, builder, args[0])
+        row_bytes = cgutils.unpack_tuple(builder, view.shape, 2)[1]
+        base, other = (data_pointer(context, builder, sig.args[i], args[i]) for i in (0, 3))
+        own = row_pointers(context, builder, base, sig.args[1], args[1], args[2], row_bytes, ROWS)
+        if {"avx512vpopcntdq", "avx512bw"} <= target_features(context)[2]:
+            totals = _CountsOfVectors(builder, own, other, together).count(row_bytes)
+        else:
+            totals = _counts_of_words(builder, own, other, together, row_bytes)
+        floats, most = ir.VectorType(ir.FloatType(), ROWS), everywhere(builder, args[4], ROWS)
+        distances = builder.sitofp(totals[0], floats)
+        if len(totals) > 1:  # as `jaccard_of` rounds
+            either = builder.sitofp(builder.add(*totals), floats)
+            shared = builder.sitofp(totals[1], floats)
+            distances = builder.fsub(ir.Constant(floats, [1.0] * ROWS), builder.fdiv(shared, either))
+        return bits_of(builder, builder.fcmp_unordered("<=", distances, most))
+
+    return signature, codegen
 
 
 @intrinsic

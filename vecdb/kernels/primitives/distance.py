@@ -9,7 +9,7 @@ The sums run in float64 because 1 - cos of near vectors loses every digit that f
 itself is exactly 0 under l2, and under cosine because what is left by rounding is cut off. A vector of zeros is at a
 right angle to everything: its distance under cosine is 1, from itself too.
 
-A scan asks `least` first, which is as fast as memory is read: no exact distance is smaller.
+A scan asks `near` first, which is as fast as memory is read: what it leaves out is farther than a given distance.
 """
 
 from __future__ import annotations
@@ -22,9 +22,16 @@ from numba.extending import overload
 
 from vecdb.kernels.array_table import reinterpret
 from vecdb.kernels.compile import FAST, INLINED_OPTIONS, PART_OPTIONS, inlined, part
-from vecdb.kernels.primitives.bit_products import popcount, word_bits
+from vecdb.kernels.primitives.bit_products import popcount, rows_by_bits
 from vecdb.kernels.primitives.float_bits import widen
-from vecdb.kernels.primitives.float_products import ENDS, row_squares, row_sums
+from vecdb.kernels.primitives.float_products import (
+    ENDS,
+    ROWS,
+    SQUARE_MIN,
+    rows_by_cosines,
+    rows_by_products,
+    rows_by_squares,
+)
 from vecdb.limits import dim_max
 
 L2, COSINE, IP, HAMMING, JACCARD = range(5)
@@ -32,8 +39,9 @@ METRIC_CODES = {"l2": L2, "cosine": COSINE, "ip": IP, "hamming": HAMMING, "jacca
 OF_BITS = (HAMMING, JACCARD)
 ROUNDING = 1e-14  # below this 1 - cos is the rounding of three float64 sums, not a distance
 BOUND_DIM_MIN = ENDS // 2  # shorter rows have no bound
-HELD = max(ENDS, dim_max // 32)  # float32 that hold what `least` needs: of bits a byte for every eight
-_SQUARES_MIN = 1e-30  # of a row or query: below it float32 loses digits, and nothing is said of the cosine
+HELD = max(ENDS, dim_max // 32 + 16)  # float32 that hold what `near` needs: of bits a byte for every eight, and zeros
+_BYTES_MIN = 8  # shorter rows of bits have no bound
+_EVERY_ROW = np.int64((1 << ROWS) - 1)
 _TINY = 1e-36  # what float32 loses of sums of such small terms
 
 
@@ -109,9 +117,22 @@ def jaccard_of(shared, either):
     return np.float32(1.0) - np.float32(shared) / np.float32(either)
 
 
+def has_bound(vectors, metric):
+    """Whether `near` says anything of such rows."""
+
+
+@overload(has_bound, jit_options=INLINED_OPTIONS)
+def _has_bound(vectors, metric):
+    ways = {
+        types.float32: lambda vectors, metric: vectors.shape[1] >= BOUND_DIM_MIN,
+        types.uint8: lambda vectors, metric: metric >= HAMMING and vectors.shape[1] >= _BYTES_MIN,
+    }
+    return ways.get(vectors.dtype, lambda vectors, metric: False)
+
+
 def write_ends(vectors, query, ends, metric):
-    """Fill ends (float32[HELD]) with what `least` needs of a query, float32[dim]: its ends as `row_sums` takes them, or
-    its bytes where it is of bits. Returns the query's squared norm where that is needed.
+    """Fill ends (float32[HELD]) with what `near` needs of a query, float32[dim]: its ends as `rows_by_squares` takes
+    them, or its bytes where it is of bits. Returns the query's squared norm where that is needed.
     """
 
 
@@ -128,8 +149,11 @@ def _write_nothing(vectors, query, ends, metric):
 def _write_bytes(vectors, query, ends, metric):
     if metric >= HAMMING:
         held = reinterpret(ends, np.uint8)
-        for j in range(len(query)):
+        length = len(query)
+        for j in range(length):
             held[j] = np.uint8(query[j])
+        for j in range(length, (length + 63) // 64 * 64):
+            held[j] = np.uint8(0)
     return 0.0
 
 
@@ -145,53 +169,55 @@ def _write_float32_ends(vectors, query, ends, metric):
     return square
 
 
-def least(vectors, row, query, ends, square, metric):
-    """A float64 that the exact distance of vectors[row] and query is at least, and near it; where the stored type has
-    no such bound, minus infinity.
+@part()
+def reach(worst, square, dim, metric):
+    """What a distance `worst` (float32) comes to for sums of float32: two float32, as `near` takes them.
 
-    ends, square : what `write_ends` made of the query (float32[dim], dim at least BOUND_DIM_MIN). Of bits it is the
-    distance itself.
+    The sums' own errors, and those of what is made of them there, are within the slack, which is twice what the sums
+    need.   square : the query's squared norm.
+    """
+    slack = np.float64(dim + 32) * 2.0**-23
+    distance = np.float64(worst)
+    if metric == L2:
+        return np.float32((distance + _TINY) / (1.0 - slack) * (1.0 + 2.0**-23)), np.float32(0.0)
+    if metric == COSINE:
+        share = (1.0 - slack - distance) * math.sqrt(square) if square >= SQUARE_MIN else -np.inf
+        return np.float32(share), np.float32(0.0)
+    if metric == IP:
+        least = -(distance + _TINY)
+        return np.float32(least - abs(least) * 2.0**-23), np.float32(slack * math.sqrt(square))
+    return worst, np.float32(0.0)
+
+
+def near(vectors, rows, at, query, ends, bounds, ahead, metric):
+    """Of the rows rows[at : at + ROWS] (int32), a bit each, int64, the first the lowest: those that may be as near to
+    the query as the distance of which `reach` made `bounds`. Where the stored type has no such bound, all.
+
+    ends : what `write_ends` made of the query.   ahead : int64, bytes from what is read to what is asked for in
+    advance, where rows are long.   Rows have to have a bound, see `has_bound`.
     """
 
 
-@overload(least, jit_options=INLINED_OPTIONS)
-def _least(vectors, row, query, ends, square, metric):
-    ways = {types.float32: _float32_least, types.uint8: _bits_least}
-    return ways.get(vectors.dtype, _no_bound)
+@overload(near, jit_options=INLINED_OPTIONS)
+def _near(vectors, rows, at, query, ends, bounds, ahead, metric):
+    ways = {types.float32: _near_floats, types.uint8: _near_bits}
+    return ways.get(vectors.dtype, _all_near)
 
 
-def _no_bound(vectors, row, query, ends, square, metric):
-    return -np.inf
+def _all_near(vectors, rows, at, query, ends, bounds, ahead, metric):
+    return _EVERY_ROW
 
 
-def _bits_least(vectors, row, query, ends, square, metric):
-    if metric < HAMMING:
-        return -np.inf
-    stored, held = vectors[row], reinterpret(ends, np.uint8)
-    length = len(stored)
-    whole = length - length % 8
-    differing = np.int64(0)
-    for at in range(0, whole, 8):
-        differing += word_bits(stored, np.int64(at), held, np.int64(at), None)
-    for at in range(whole, length):
-        differing += popcount(np.int32(stored[at] ^ held[at]))
+def _near_bits(vectors, rows, at, query, ends, bounds, ahead, metric):
+    held = reinterpret(ends, np.uint8)
     if metric == HAMMING:
-        return np.float64(differing)
-    shared = np.int64(0)
-    for at in range(0, whole, 8):
-        shared += word_bits(stored, np.int64(at), held, np.int64(at), True)
-    for at in range(whole, length):
-        shared += popcount(np.int32(stored[at] & held[at]))
-    return np.float64(jaccard_of(shared, shared + differing))
+        return rows_by_bits(vectors, rows, at, held, bounds[0], None)
+    return rows_by_bits(vectors, rows, at, held, bounds[0], True)
 
 
-def _float32_least(vectors, row, query, ends, square, metric):
-    slack = np.float64(len(query) + 32) * 2.0**-23  # twice what rounding takes
+def _near_floats(vectors, rows, at, query, ends, bounds, ahead, metric):
     if metric == L2:
-        return np.float64(row_squares(vectors, row, query, ends)) * (1.0 - slack) - _TINY
-    product, own = row_sums(vectors, row, query, ends)
+        return rows_by_squares(vectors, rows, at, query, ends, bounds[0], bounds[1], ahead)
     if metric == COSINE:
-        if own < _SQUARES_MIN or square < _SQUARES_MIN:
-            return -np.inf
-        return 1.0 - np.float64(product) / math.sqrt(np.float64(own) * square) - slack
-    return -np.float64(product) - slack * math.sqrt(np.float64(own) * square) - _TINY
+        return rows_by_cosines(vectors, rows, at, query, ends, bounds[0], bounds[1], ahead)
+    return rows_by_products(vectors, rows, at, query, ends, bounds[0], bounds[1], ahead)

@@ -3,7 +3,8 @@
     square_distance  sum (code - query)^2        in difference form: what two near vectors share is not subtracted
     float_dot        sum code * query               from two large sums
     row_products     products of ROWS rows with COLUMNS columns of a matrix
-    row_sums, row_squares   the same of a stored row of any length and a query, in any order of addition
+    rows_by_squares, rows_by_cosines, rows_by_products   which of ROWS stored rows of any length may be near a query,
+                     by sums in any order of addition: a query's block is loaded once for all
 
 In the first two every target adds in the same order and none fuses a product with a sum, so that all give the same
 bits: sums of every fourth block of sixteen elements, then their halves. Both are symmetric in code and query.
@@ -16,14 +17,29 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from vecdb.kernels.primitives.codegen import I32, I64, data_pointer, load_unaligned
+from vecdb.kernels.primitives.codegen import (
+    APART,
+    I32,
+    I64,
+    TOGETHER,
+    bits_of,
+    call_intrinsic,
+    data_pointer,
+    everywhere,
+    halved,
+    load_unaligned,
+    row_pointers,
+    sum_of_shuffles,
+)
+from vecdb.kernels.primitives.prefetch import prefetch_pointer
 
 _LANES = 16  # float32 in a block of 64 bytes
 _UNROLL_BLOCKS_MAX = 8  # more blocks than this are looped over, _SUMS at a time
 _SUMS = 4
 _FUSED = ("contract",)
-ENDS = 2 * _LANES  # float32 of the end of a query, see `row_sums`
-ROWS, COLUMNS = 4, 64  # of `row_products`: sums that stay in registers
+ENDS = 2 * _LANES  # float32 of the end of a query, see `rows_by_squares`
+ROWS, COLUMNS = 4, 64  # rows looked at together, and columns of `row_products`: sums that stay in registers
+SQUARE_MIN, SQUARE_MAX = 1e-30, 1e37  # of a row or query: outside of them float32 says little of its length
 _VECTOR = ir.VectorType(ir.FloatType(), _LANES)
 
 
@@ -143,47 +159,60 @@ def row_products(typingctx, rows, first, columns, out):
     return signature, codegen
 
 
-def _over_row(sums, add, vectors, query, ends):
-    """Signature and code of so many sums over the elements of a row and a query. add(builder, slots, x, y) : what a
-    block of both adds to the slots of the sums.
+def _over_rows(sums, add, vectors, rows, query, ends, decide):
+    """Signature and code of a question about ROWS rows, whose answer is a bit a row: so many sums over the elements of
+    each row and the query, from which `decide` tells.
+
+    add(builder, slots, x, y) : what a block of both adds to the slots of a row's sums.
+    decide(builder, totals, args) : of totals <ROWS x float>, one for each sum, and what follows `ends`: <ROWS x i1>.
     """
-    signature = (types.UniTuple(types.float32, sums) if sums > 1 else types.float32)(vectors, types.int64, query, ends)
+    signature = types.int64(vectors, rows, types.int64, query, ends, types.float32, types.float32, types.int64)
 
     def codegen(context, builder, sig, args):
         view = context.make_array(sig.args[0])(context, builder, args[0])
         dim = cgutils.unpack_tuple(builder, view.shape, 2)[1]
-        base, other, end = (data_pointer(context, builder, sig.args[i], args[i]) for i in (0, 2, 3))
-        own = builder.gep(base, [builder.mul(args[1], builder.mul(dim, I64(4)))])
+        base, other, end = (data_pointer(context, builder, sig.args[i], args[i]) for i in (0, 3, 4))
+        own = row_pointers(context, builder, base, sig.args[1], args[1], args[2], builder.mul(dim, I64(4)), ROWS)
         zero = ir.Constant(_VECTOR, [0.0] * _LANES)
         slots = [[cgutils.alloca_once_value(builder, zero) for _ in range(sums)] for _ in range(_SUMS)]
-        for slot in (slot for line in slots for slot in line):
-            builder.store(zero, slot)
-
-        def add_block(line, block):
-            start = builder.mul(block, I64(64))
-            add(builder, line, *(load_unaligned(builder, pointer, start, _VECTOR) for pointer in (own, other)))
-
-        blocks = builder.udiv(dim, I64(_LANES))
-        groups = builder.udiv(blocks, I64(_SUMS))
-        with cgutils.for_range(builder, groups) as loop:
-            first = builder.mul(loop.index, I64(_SUMS))
-            for i, line in enumerate(slots):
-                add_block(line, builder.add(first, I64(i)))
-        done = builder.mul(groups, I64(_SUMS))
-        with cgutils.for_range(builder, builder.sub(blocks, done)) as loop:
-            add_block(slots[0], builder.add(done, loop.index))
-        last = load_unaligned(builder, own, builder.mul(builder.sub(dim, I64(_LANES)), I64(4)), _VECTOR)
         rest, counts = (load_unaligned(builder, end, I64(64 * i), _VECTOR) for i in range(2))
-        add(builder, slots[-1], builder.fmul(last, counts), rest)
-        results = []
-        for i in range(sums):
-            values = [builder.load(line[i]) for line in slots]
-            while len(values) > 1:
-                values = [builder.fadd(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
-            results.append(_sum_of_lanes(builder, values[0]))
-        return context.make_tuple(builder, sig.return_type, results) if sums > 1 else results[0]
+        blocks, elements = builder.udiv(dim, I64(_LANES)), builder.urem(dim, I64(_LANES))
+        groups = builder.udiv(blocks, I64(_SUMS))
+        grouped = builder.mul(groups, I64(_SUMS))
+        vectors_of_rows = [[] for _ in range(sums)]
+        for pointer in own:
+
+            def add_block(line, block, pointer=pointer):
+                start = builder.mul(block, I64(64))
+                add(builder, line, *(load_unaligned(builder, one, start, _VECTOR) for one in (pointer, other)))
+
+            for slot in (slot for line in slots for slot in line):
+                builder.store(zero, slot)
+            with cgutils.for_range(builder, groups) as loop:
+                first = builder.mul(loop.index, I64(_SUMS))
+                for i, line in enumerate(slots):
+                    place = builder.add(args[-1], builder.mul(builder.add(first, I64(i)), I64(64)))
+                    prefetch_pointer(builder, builder.gep(pointer, [place]))
+                    add_block(line, builder.add(first, I64(i)))
+            with cgutils.for_range(builder, builder.sub(blocks, grouped)) as loop:
+                add_block(slots[0], builder.add(grouped, loop.index))
+            with builder.if_then(builder.icmp_unsigned("!=", elements, I64(0))):
+                last = load_unaligned(builder, pointer, builder.mul(builder.sub(dim, I64(_LANES)), I64(4)), _VECTOR)
+                add(builder, slots[1], builder.fmul(last, counts), rest)
+            for i, kept in enumerate(vectors_of_rows):
+                first, second, third, fourth = (builder.load(line[i]) for line in slots)
+                kept.append(builder.fadd(builder.fadd(first, second), builder.fadd(third, fourth)))
+        totals = [_totals(builder, kept) for kept in vectors_of_rows]
+        return bits_of(builder, decide(builder, totals, args[5:7]))
 
     return signature, codegen
+
+
+def _totals(builder, vectors):
+    """<ROWS x float>: the sum of the elements of each of ROWS vectors."""
+    first, second, third, fourth = vectors
+    pairs = [sum_of_shuffles(builder, *pair, APART) for pair in ((first, second), (third, fourth))]
+    return halved(builder, sum_of_shuffles(builder, *pairs, TOGETHER), ROWS)
 
 
 def _add_product(builder, slot, x, y):
@@ -200,19 +229,52 @@ def _add_squared_difference(builder, slots, x, y):
     _add_product(builder, slots[0], difference, difference)
 
 
-@intrinsic
-def row_sums(typingctx, vectors, row, query, ends):
-    """(sum of x * q, sum of x * x) over the elements of vectors[row] and query, float32. Each is off by at most
-    (dim + 1) 2^-24 of the sum of its terms' sizes: a product may be fused with its sum, and sums are in any order.
+def _roots(builder, values):
+    return call_intrinsic(builder, f"llvm.sqrt.v{ROWS}f32", values.type, [values])
 
-    vectors : float32[n, dim], C-contiguous, dim >= 16.   row : int64.   query : float32[dim].
+
+@intrinsic
+def rows_by_squares(typingctx, vectors, rows, at, query, ends, most, unused, ahead):
+    """Of the rows rows[at : at + ROWS], a bit each: those whose sum of (x - q)^2 is not above `most`. The sum is off by
+    at most (dim + 3) 2^-24 of itself: a product may be fused with its sum, and sums are in any order.
+
+    vectors : float32[n, dim], C-contiguous, dim >= 16.   rows : int32[>= at + ROWS].   at : int64.   query :
+    float32[dim].   most : float32.   Returns int64, the first row is the lowest bit.
     ends : float32[ENDS]: the query's last 16 elements and sixteen ones, with zeros in both for those elements that
     whole blocks of 16 from the front hold.
+    ahead : int64, bytes from what is read to what is asked for in advance, in rows of 64 elements and more.
     """
-    return _over_row(2, _add_product_and_square, vectors, query, ends)
+
+    def decide(builder, totals, bounds):
+        return builder.fcmp_unordered("<=", totals[0], everywhere(builder, bounds[0], ROWS))
+
+    return _over_rows(1, _add_squared_difference, vectors, rows, query, ends, decide)
 
 
 @intrinsic
-def row_squares(typingctx, vectors, row, query, ends):
-    """sum of (x - q)^2, float32; the arguments are those of `row_sums`. Off by at most (dim + 3) 2^-24 of itself."""
-    return _over_row(1, _add_squared_difference, vectors, query, ends)
+def rows_by_cosines(typingctx, vectors, rows, at, query, ends, share, unused, ahead):
+    """The same: those whose sum of x * q is not below share * |x|, and those of whose length float32 says little. Both
+    sums, of x * q and of x * x, are off by at most (dim + 1) 2^-24 of the sum of their terms' sizes.
+    """
+
+    def decide(builder, totals, bounds):
+        product, square = totals
+        least, most = (everywhere(builder, ir.Constant(ir.FloatType(), one), ROWS) for one in (SQUARE_MIN, SQUARE_MAX))
+        length = builder.fmul(everywhere(builder, bounds[0], ROWS), _roots(builder, square))
+        told = builder.and_(builder.fcmp_ordered(">=", square, least), builder.fcmp_ordered("<=", square, most))
+        return builder.or_(builder.not_(told), builder.fcmp_unordered(">=", product, length))
+
+    return _over_rows(2, _add_product_and_square, vectors, rows, query, ends, decide)
+
+
+@intrinsic
+def rows_by_products(typingctx, vectors, rows, at, query, ends, least, share, ahead):
+    """The same: those whose sum of x * q is not below least - share * |x|."""
+
+    def decide(builder, totals, bounds):
+        product, square = totals
+        least, share = (everywhere(builder, one, ROWS) for one in bounds)
+        reached = builder.fadd(product, builder.fmul(share, _roots(builder, square)))
+        return builder.fcmp_unordered(">=", reached, least)
+
+    return _over_rows(2, _add_product_and_square, vectors, rows, query, ends, decide)

@@ -19,7 +19,8 @@ _CODE_LINES_MAX = 8  # of a code are asked for; the hardware follows from there
 _USED_ONCE, _USED_AGAIN = 0, 3  # LLVM's localities: leave the caches to others, or stay in all of them
 
 
-def _call_prefetch(builder, address, locality=_USED_AGAIN):
+def prefetch_pointer(builder, address, locality=_USED_AGAIN):
+    """Ask for the cache line at an i8*, in other intrinsics."""
     function_type = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
     builder.call(function, [address, I32(0), I32(locality), I32(1)])
@@ -34,7 +35,7 @@ def _code_prefetch(codes, blocks, locality):
         pointer = builder.gep(base, [builder.mul(args[1], I64(64 * count))])
         for line in range(min(count, _CODE_LINES_MAX)):
             address = builder.gep(pointer, [I64(64 * line)])
-            _call_prefetch(builder, address, locality)
+            prefetch_pointer(builder, address, locality)
         return context.get_dummy_value()
 
     return types.void(codes, types.int64, blocks), codegen
@@ -64,7 +65,7 @@ def prefetch_row(typingctx, array, row):
         stride = cgutils.unpack_tuple(builder, view.strides, sig.args[0].ndim)[0]
         pointer = builder.gep(base, [builder.mul(args[1], stride)])
         for line in range(2 if sig.args[0].ndim == 2 else 1):
-            _call_prefetch(builder, builder.gep(pointer, [I64(64 * line)]))
+            prefetch_pointer(builder, builder.gep(pointer, [I64(64 * line)]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64), codegen
@@ -74,7 +75,9 @@ def _line_prefetch(array, locality):
     """Signature and code of both ways to ask for a line."""
 
     def codegen(context, builder, sig, args):
-        _call_prefetch(builder, builder.gep(data_pointer(context, builder, sig.args[0], args[0]), [args[1]]), locality)
+        prefetch_pointer(
+            builder, builder.gep(data_pointer(context, builder, sig.args[0], args[0]), [args[1]]), locality
+        )
         return context.get_dummy_value()
 
     return types.void(array, types.int64), codegen

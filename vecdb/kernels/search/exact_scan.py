@@ -1,8 +1,9 @@
 """Exact scan of full vectors: it answers for young collections, for tails, and where an index is damaged; tests compare
 with it.
 
-A row is read once, and compared by a bound on its distance first, which float32 arithmetic gives as fast as memory is
-read; only where that is within the limit-th distance so far is the distance itself computed.
+A row is read once, and a few rows together are asked first whether they may be near, which float32 arithmetic, or
+counts of bits, tell as fast as memory is read; only of those that may be within the limit-th distance so far is the
+distance itself computed.
 """
 
 from __future__ import annotations
@@ -10,20 +11,75 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.array_table import reinterpret
-from vecdb.kernels.compile import kernel
+from vecdb.kernels.compile import inlined, kernel, part
+from vecdb.kernels.primitives.bit_products import lowest_bit
 from vecdb.kernels.primitives.checksums import is_sound
-from vecdb.kernels.primitives.distance import BOUND_DIM_MIN, HAMMING, HELD, exact, least, write_ends
+from vecdb.kernels.primitives.distance import HELD, exact, has_bound, near, reach, write_ends
 from vecdb.kernels.primitives.float_products import ROWS, row_products
 from vecdb.kernels.primitives.prefetch import STREAM_BYTES_MAX, prefetch_at, prefetch_row
 from vecdb.kernels.primitives.topk import ROW_OF_KEY, distance_of, insert, key_of
 from vecdb.kernels.primitives.visibility import EVERY_ROW, is_deleted, is_visible
 
 BLOCK_ROWS = 256  # rows scored for all queries before the next block: 256 x 384 float32 stays in a level-2 cache
-SCRATCH = HELD  # further places of `block`
+SCRATCH = HELD + ROWS  # further places of `block`
 AHEAD_ROWS = 8  # of a list of rows, which lie scattered, this many are on their way from memory
-# Of rows that follow one another; the processor's own prefetch ends with a page. A multiple of 4,096 is slower, and so
-# are hints that a line is used once (measured at 40,000 x 384: 13 ms with them, 4.4 without).
-AHEAD_BYTES = 10_240
+# Of long rows that follow one another; the processor's own prefetch ends with a page. Hints that a line is used once
+# are slower (measured at 40,000 x 384: 13 ms with them, 4.4 without), and so are any where rows are short.
+AHEAD_BYTES = np.int64(2_048)
+_SEEN_ROWS = 64  # looked at together where not all of a block are visible and verified, as they are in most stores
+
+
+@inlined()
+def _all_seen(first, stop, sequence, deleted, verified):
+    """Whether rows [first, stop) are visible, and all known to match their checksums."""
+    some = deleted[first:stop]
+    gone = np.int64(0)
+    for i in range(len(some)):
+        gone |= np.int64(some[i] - np.uint64(1) < sequence)
+    some_known = verified[first >> 3 : ((stop - 1) >> 3) + 1]
+    known = np.uint8(255)
+    for i in range(len(some_known)):
+        known &= some_known[i]
+    return gone == 0 and known == 255
+
+
+@part()
+def _write_visible(first, stop, listed, sequence, allow, vectors, crcs, verified, deleted, block):
+    """Visible rows of [first, stop), see `scan_rows`, into block, the last once more up to a multiple of ROWS. Returns
+    (how many, the first that does not match its checksum or -1).
+    """
+    row_bytes = vectors.shape[1] * vectors.itemsize
+    visible, at, together = 0, first, stop - first
+    while at < stop:
+        end = min(at + together, stop)
+        if len(listed) == 0 and len(allow) == 0:
+            if _all_seen(at, end, sequence, deleted, verified):
+                some = block[visible : visible + end - at]
+                for i in range(len(some)):
+                    some[i] = at + i
+                visible += end - at
+                at = end
+                continue
+            if together > _SEEN_ROWS:
+                together = _SEEN_ROWS
+                continue
+        for place in range(at, end):
+            row = place
+            if len(listed):
+                row = np.int64(listed[place])
+                ahead = np.int64(listed[min(place + AHEAD_ROWS, stop - 1)])  # rows of a list lie scattered
+                for line in range(0, min(row_bytes + 63, STREAM_BYTES_MAX), 64):
+                    prefetch_at(vectors, ahead * row_bytes + line)
+                prefetch_row(deleted, ahead)
+            if is_visible(row, EVERY_ROW, sequence, deleted, allow):
+                if not is_sound(vectors, row, row_bytes, crcs, verified):
+                    return visible, row
+                block[visible] = row
+                visible += 1
+        at = end
+    for place in range(visible, (visible + ROWS - 1) // ROWS * ROWS):
+        block[place] = block[visible - 1]
+    return visible, np.int64(-1)
 
 
 @kernel()
@@ -35,56 +91,47 @@ def scan_rows(
     listed : uint32[any], rows of which [first, stop) are scanned; empty: [first, stop) are rows themselves.
     sequence_signed, allow : of the snapshot, whose row_count no row reaches; a bitmap uint64[any], empty: all rows.
     metric : any of distance.py.   vectors : stored type[rows, dim].
-    block : int32[n + SCRATCH], scratch; n rows are scored for all queries before the next are read.
+    block : int32[n + SCRATCH], scratch; n rows, at least ROWS, are scored for all queries before the next are read.
     Returns the first row that does not match its checksum, or -1.
     """
     sequence = np.uint64(sequence_signed)
-    row_bytes = vectors.shape[1] * vectors.itemsize
-    limit = keys.shape[1] - 1
-    most = len(block) - SCRATCH
-    ends = reinterpret(block[most:], np.float32)
-    bounded = metric >= HAMMING or vectors.shape[1] >= BOUND_DIM_MIN
-    square = 0.0
+    dim, limit = vectors.shape[1], keys.shape[1] - 1
+    most = (len(block) - SCRATCH) // ROWS * ROWS
+    ends = reinterpret(block[len(block) - HELD :], np.float32)
+    bounded = has_bound(vectors, metric)
+    square, bounds = 0.0, (np.float32(0.0), np.float32(0.0))
     for begin in range(first, stop, most):
-        visible = 0
-        for at in range(begin, min(begin + most, stop)):
-            row = at
-            if len(listed):
-                row = np.int64(listed[at])
-                ahead = np.int64(listed[min(at + AHEAD_ROWS, stop - 1)])  # rows of a list lie scattered
-                for line in range(0, min(row_bytes + 63, STREAM_BYTES_MAX), 64):
-                    prefetch_at(vectors, ahead * row_bytes + line)
-                prefetch_row(deleted, ahead)
-            if is_visible(row, EVERY_ROW, sequence, deleted, allow):
-                if not is_sound(vectors, row, row_bytes, crcs, verified):
-                    return row
-                block[visible] = row
-                visible += 1
+        visible, bad = _write_visible(
+            begin, min(begin + most, stop), listed, sequence, allow, vectors, crcs, verified, deleted, block
+        )
+        if bad >= 0:
+            return bad
         for i in range(len(queries)):
-            query = queries[i]
-            best = keys[i]
-            size = counts[i]
-            ahead = i == 0 and len(listed) == 0
+            query, best, size = queries[i], keys[i], counts[i]
+            ahead = AHEAD_BYTES if i == 0 and len(listed) == 0 else np.int64(0)
             if bounded:
                 square = write_ends(vectors, query, ends, metric)
-            worst = distance_of(best[limit - 1]) if size == limit else np.float32(np.inf)
-            for j in range(visible):
-                row = np.int64(block[j])
-                if ahead:
-                    for line in range(AHEAD_BYTES, AHEAD_BYTES + row_bytes, 64):
-                        prefetch_at(vectors, row * row_bytes + line)
-                if bounded and size == limit and least(vectors, row, query, ends, square, metric) > worst:
-                    continue
-                key = key_of(exact(vectors, row, query, metric), row)
-                if size < limit:
-                    insert(best, np.int64(size), key)
-                    size += 1
-                elif key < best[limit - 1]:
-                    insert(best, np.int64(limit - 1), key)
-                else:
-                    continue
                 if size == limit:
-                    worst = distance_of(best[limit - 1])
+                    bounds = reach(distance_of(best[limit - 1]), square, dim, metric)
+            for at in range(0, visible, ROWS):
+                left = np.int64((1 << ROWS) - 1)
+                if bounded and size == limit:
+                    left = near(vectors, block, at, query, ends, bounds, ahead, metric)
+                if at + ROWS > visible:  # the last row stands there several times
+                    left &= (1 << (visible - at)) - 1
+                while left:
+                    row = np.int64(block[at + lowest_bit(np.uint32(left))])
+                    left &= left - 1
+                    key = key_of(exact(vectors, row, query, metric), row)
+                    if size < limit:
+                        insert(best, np.int64(size), key)
+                        size += 1
+                    elif key < best[limit - 1]:
+                        insert(best, np.int64(limit - 1), key)
+                    else:
+                        continue
+                    if bounded and size == limit:
+                        bounds = reach(distance_of(best[limit - 1]), square, dim, metric)
             counts[i] = size
     return -1
 
@@ -144,10 +191,10 @@ def merge(keys, sizes, positions, limit, out_rows, out_distances, out_counts):
         count = 0
         while count < limit:
             best = -1
-            for part in range(parts):
-                if positions[part] < sizes[part, i]:
-                    if best < 0 or keys[part, i, positions[part]] < keys[best, i, positions[best]]:
-                        best = part
+            for one in range(parts):
+                if positions[one] < sizes[one, i]:
+                    if best < 0 or keys[one, i, positions[one]] < keys[best, i, positions[best]]:
+                        best = one
             if best < 0:
                 break
             key = keys[best, i, positions[best]]

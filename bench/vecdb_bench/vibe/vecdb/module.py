@@ -26,3 +26,7 @@ class VecdbSpann(AnnHarness, BaseANN):
 class VecdbExact(AnnHarness, BaseANN):
     def __init__(self, metric: str, dimension: int) -> None:
         super().__init__("vecdb-exact", vecdb.Flat(), metric, dimension)
+
+    def set_query_arguments(self, threads: int) -> None:
+        """VIBE calls the group of a result by its query arguments, so there has to be one."""
+        self.search_with(threads=threads)
