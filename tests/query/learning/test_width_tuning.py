@@ -171,3 +171,21 @@ def test_widths_far_from_the_wanted_recall_are_measured_on_few_queries(db: Datab
     for point in near:
         assert point["recall"] in [one["recall"] for one in curve if one["ef"] == point["ef"]], "on all queries"
     assert asked.count(50) > asked.count(200) > 0, "few first, all only near what is wanted"
+
+
+@pytest.mark.parametrize("misses", [1.0, 50.0])
+def test_what_few_queries_say_is_not_enough_to_give_up(misses: float, db: Database) -> None:
+    """misses : of the few queries, times as many; so one that finds nothing, for whatever reason, counts for many."""
+    vectors = np.random.default_rng(3).normal(size=(2_000, 8)).astype(np.float32)
+    docs = db.create_collection("docs", 8, "l2", vecdb.Hnsw(m=6, ef_construction=40))
+    docs.upsert(range(2_000), vectors)
+    docs._backend.jobs.index_tail(2, all_rows=True)
+    snapshot = docs._backend.state.current()
+    queries = np.random.default_rng(4).normal(size=(100, 8)).astype(np.float32)
+    sample = width_tuning.QuerySample.of(snapshot, queries, 10)
+    few = [sample.thinned(4)._replace(misses=misses)]
+    judged = lambda samples, found: (  # noqa: E731
+        0.5 if len(samples[0].queries) == 25 else width_tuning.lowest_recall(samples, found)
+    )
+    curve = width_tuning.measured_curve(snapshot, [sample], 0.97, planner.COSTS, judged=judged, few=few)
+    assert max(point["recall"] for point in curve) >= 0.97

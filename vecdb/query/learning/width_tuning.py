@@ -200,15 +200,17 @@ def measured_curve(
     scan = max(first, int(costs.scan_share * snapshot.visibility.live_count))
     most = scan if parameter == "ef" else int(snapshot.generation.index.stats()["heads"])
 
-    def measure(width: int) -> float:
+    def measure(width: int, first: list[QuerySample] | None = few) -> float:
         params = SearchParams(**{parameter: width}, threads=threads)  # type: ignore[arg-type]
-        for some in (few or samples, samples):
+        for some in (first or samples, samples):
             check()
             started = time.perf_counter()
             found = [_found(snapshot, one, params) for one in some]
             took = time.perf_counter() - started
             reached = judged(some, found)
-            if some is samples or not recall - _NEAR_BELOW < reached < recall + _NEAR_ABOVE:
+            # of few queries one that finds nothing weighs much: caution would put every width far below
+            far_below = lowest_recall(some, found) <= recall - _NEAR_BELOW
+            if some is samples or far_below or reached >= recall + _NEAR_ABOVE:
                 break
         rate = sum(len(one.queries) for one in some) / took
         points[width] = {parameter: width, "recall": reached, "queries_per_second": rate}
@@ -229,6 +231,8 @@ def measured_curve(
         is_flat = may_be_flat and len(reached) > steps and reached[-1] - reached[-1 - steps] <= _FLAT_GAIN
         if reached[-1] >= max(_RECALL_SATURATED, recall) or width >= most or is_flat:
             break
+    if few and not above and measure(below, None) >= recall:  # what few queries say is not enough to give up
+        above, below = below, max((width for width in points if width < below), default=0)
     for _ in range(2):
         middle = (below + above) // 2
         if not below or not above or middle in (below, above):
