@@ -200,9 +200,9 @@ def measured_curve(
     scan = max(first, int(costs.scan_share * snapshot.visibility.live_count))
     most = scan if parameter == "ef" else int(snapshot.generation.index.stats()["heads"])
 
-    def measure(width: int, first: list[QuerySample] | None = few) -> float:
+    def measure(width: int, begin_with: list[QuerySample] | None = few) -> float:
         params = SearchParams(**{parameter: width}, threads=threads)  # type: ignore[arg-type]
-        for some in (first or samples, samples):
+        for some in (begin_with or samples, samples):
             check()
             started = time.perf_counter()
             found = [_found(snapshot, one, params) for one in some]
