@@ -189,3 +189,18 @@ def test_what_few_queries_say_is_not_enough_to_give_up(misses: float, db: Databa
     )
     curve = width_tuning.measured_curve(snapshot, [sample], 0.97, planner.COSTS, judged=judged, few=few)
     assert max(point["recall"] for point in curve) >= 0.97
+
+
+def test_a_width_that_proves_too_narrow_gives_way_to_wider_ones_before_a_scan(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "flat_rows_max", 100)
+    vectors = np.random.default_rng(3).normal(size=(3_000, 24)).astype(np.float32)
+    docs = db.create_collection("docs", 24, "l2", vecdb.Hnsw(m=6, ef_construction=40))
+    docs.upsert(range(3_000), vectors)
+    hopeful = [{"ef": width, "recall": 0.99, "queries_per_second": 1.0} for width in (10, 48, 512)]
+    monkeypatch.setattr(recall_learning, "measured_curve", lambda *_: hopeful)
+    docs.optimize()
+    explained = docs.search(vectors[0], 5, explain=True).explain
+    assert explained["plan"] == "graph" and explained["ef"] == 512
+    assert docs.stats()["recall"]["measured"] > 0.96

@@ -146,9 +146,15 @@ def _learned(
         if scan_rows is not None:
             changes["tenant_scan_rows_max"] = scan_rows
     recall = _default_recall(snapshot, changes, samples, search, threads)
-    if recall < _SCAN_BELOW and is_open and not changes["default_scan"]:
-        changes["default_scan"] = True
-        recall = 1.0
+    if is_open:
+        wider = [int(point[kind.width_parameter]) for point in curve]
+        for width in [one for one in wider if one > changes["default_width"]]:
+            if recall >= _SCAN_BELOW:
+                break
+            changes["default_width"] = width  # what few queries said of the one before was too much
+            recall = _default_recall(snapshot, changes, samples, search, threads)
+        if recall < _SCAN_BELOW and not changes["default_scan"]:
+            changes["default_scan"], recall = True, 1.0
     return changes, recall
 
 
