@@ -77,9 +77,9 @@ def test_a_learned_beam_grows_with_the_neighbours_asked_for_and_a_tuned_one_does
 
 
 def test_the_width_of_a_hundred_neighbours_is_learned_too() -> None:
-    def width(limit: int, config: Any, **asked: Any) -> int:
+    def width(limit: int, config: Any, ten: int = 40, **asked: Any) -> int:
         curve = tuple(MeasuredRecall(k, ef, recall) for k, ef, recall in ((10, 40, 0.98), (100, 130, 0.98)))
-        learned = CommittedState(recall_curve=curve, default_width=40, hundred_width=130)
+        learned = CommittedState(recall_curve=curve, default_width=ten, hundred_width=130)
         facts = planner.IndexFacts(kind_of(config), config, learned, 100_000)
         return planner.plan(facts, Visibility(1, 100_000, 100_000), limit, vecdb.SearchParams(**asked)).width
 
@@ -89,6 +89,7 @@ def test_the_width_of_a_hundred_neighbours_is_learned_too() -> None:
     assert [width(limit, vecdb.Hnsw()) for limit in (101, 200, 1_000)] == [130, 260, 1_300]
     assert [width(limit, vecdb.Spann()) for limit in (280, 5_000)] == [260, 390]
     assert width(250, vecdb.Hnsw(), recall=0.97) == 390
+    assert width(100, vecdb.Spann(), ten=200) == 200, "more neighbours never need less"
 
 
 def test_what_was_learned_of_fewer_rows_is_widened_with_leaves_and_lists_until_it_is_learned_anew() -> None:

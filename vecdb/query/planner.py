@@ -246,6 +246,7 @@ def _learned_width(strategy: str, ten: int, hundred: int | None, limit: int) -> 
         return ten
     if hundred is None:
         return _wider(strategy, ten, limit, LEARNED_LIMIT)
+    hundred = max(ten, hundred)
     if limit > LARGE_LIMIT:
         return _wider(strategy, hundred, limit, LARGE_LIMIT)
     return _between(limit, (LEARNED_LIMIT, ten), (LARGE_LIMIT, hundred))

@@ -199,7 +199,7 @@ def test_a_width_that_proves_too_narrow_gives_way_to_wider_ones_before_a_scan(
     docs = db.create_collection("docs", 24, "l2", vecdb.Hnsw(m=6, ef_construction=40))
     docs.upsert(range(3_000), vectors)
     hopeful = [{"ef": width, "recall": 0.99, "queries_per_second": 1.0} for width in (10, 48, 512)]
-    monkeypatch.setattr(recall_learning, "measured_curve", lambda *_: hopeful)
+    monkeypatch.setattr(recall_learning, "measured_curve", lambda *_, **__: hopeful)
     docs.optimize()
     explained = docs.search(vectors[0], 5, explain=True).explain
     assert explained["plan"] == "graph" and explained["ef"] == 512

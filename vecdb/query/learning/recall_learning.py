@@ -10,7 +10,7 @@ left it open, and has not tuned; recall is measured in any case.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -38,7 +38,7 @@ from vecdb.schema import SearchParams
 from vecdb.state.index_factory import kind_of
 from vecdb.state.plan_cache import PlanCache
 from vecdb.state.snapshot import Snapshot
-from vecdb.storage.kv.catalog import RecallCheck
+from vecdb.storage.kv.catalog import MeasuredRecall, RecallCheck
 
 # Queries that are made from stored rows. A sample of fewer says so little that its recall counts as .05 lower
 # (`cautious_recall`): ten million rows were scanned by searches whose lists had .97 and more.
@@ -129,15 +129,8 @@ def _learned(
     changes: Changes = {"recall_curve": replaced(snapshot.state.recall_curve, points)}
     is_open = kind.width_of(snapshot.config) is None and not snapshot.state.tuned_by_user
     if is_open:
-        best, width = _chosen_width(snapshot, curve)
-        if kind.width_parameter == "ef":
-            width = max(_BEAM_MIN, width)
-        changes |= {"default_width": width, "default_scan": best < _SCAN_BELOW, "hundred_width": None}
-        if snapshot.visibility.live_count >= _LARGE_ROWS_MIN and not changes["default_scan"]:
-            hundred = _hundred_curve(snapshot, samples, width, costs, threads, check)
-            changes["hundred_width"] = _chosen_width(snapshot, hundred)[1]
-            more = curve_points(snapshot, hundred, _LARGE_LIMIT)
-            changes["recall_curve"] = replaced(changes["recall_curve"], more)
+        widths, more = _default_widths(snapshot, samples, curve, costs, threads, check)
+        changes |= widths | {"recall_curve": replaced(changes["recall_curve"], more)}
         _keep_what_queries_taught(snapshot, changes, asked)
     if time_scans and kind.scan_limit_parameter is not None:
         nodes = planner.idle_nodes_max(points, costs)
@@ -147,15 +140,38 @@ def _learned(
             changes["tenant_scan_rows_max"] = scan_rows
     recall = _default_recall(snapshot, changes, samples, search, threads)
     if is_open:
-        wider = [int(point[kind.width_parameter]) for point in curve]
-        for width in [one for one in wider if one > changes["default_width"]]:
-            if recall >= _SCAN_BELOW:
-                break
-            changes["default_width"] = width  # what few queries said of the one before was too much
-            recall = _default_recall(snapshot, changes, samples, search, threads)
-        if recall < _SCAN_BELOW and not changes["default_scan"]:
-            changes["default_scan"], recall = True, 1.0
+        recall = _proven(changes, points, recall, lambda: _default_recall(snapshot, changes, samples, search, threads))
     return changes, recall
+
+
+def _default_widths(
+    snapshot: Snapshot, samples: list[QuerySample], curve: Curve, costs: PlannerCosts, threads: int, check: Check
+) -> tuple[Changes, tuple[MeasuredRecall, ...]]:
+    """The widths of default searches for ten neighbours, of which `curve` is, and for a hundred, with their points."""
+    best, width = _chosen_width(snapshot, curve)
+    if kind_of(snapshot.config).width_parameter == "ef":
+        width = max(_BEAM_MIN, width)
+    changes: Changes = {"default_width": width, "default_scan": best < _SCAN_BELOW, "hundred_width": None}
+    if snapshot.visibility.live_count < _LARGE_ROWS_MIN or changes["default_scan"]:
+        return changes, ()
+    hundred = _hundred_curve(snapshot, samples, width, costs, threads, check)
+    changes["hundred_width"] = _chosen_width(snapshot, hundred)[1]
+    return changes, curve_points(snapshot, hundred, _LARGE_LIMIT)
+
+
+def _proven(changes: Changes, points: Sequence[MeasuredRecall], recall: float, measured: Callable[[], float]) -> float:
+    """Widen the default until its recall, as `measured` of all queries, is enough; where no width is, searches compare
+    all vectors. Returns the recall of default searches. recall : before. What few queries said of a width may be too
+    much.
+    """
+    for width in sorted(point.width for point in points if point.width > changes["default_width"]):
+        if recall >= _SCAN_BELOW:
+            return recall
+        changes["default_width"] = width
+        recall = measured()
+    if recall < _SCAN_BELOW and not changes["default_scan"]:
+        changes["default_scan"], recall = True, 1.0
+    return recall
 
 
 def _chosen_width(snapshot: Snapshot, curve: Curve) -> tuple[float, int]:
@@ -188,7 +204,7 @@ def _keep_what_queries_taught(snapshot: Snapshot, changes: Changes, asked: int) 
         return
     changes["default_width"] = max(changes["default_width"], state.default_width)
     if changes.get("hundred_width") and state.hundred_width:
-        changes["hundred_width"] = max(changes["hundred_width"], state.hundred_width, changes["default_width"])
+        changes["hundred_width"] = max(changes["hundred_width"], state.hundred_width)
     changes["default_scan"] |= state.default_scan
 
 

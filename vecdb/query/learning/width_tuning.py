@@ -250,5 +250,6 @@ def curve_points(snapshot: Snapshot, curve: Curve, limit: int) -> tuple[Measured
 
 
 def replaced(known: Sequence[MeasuredRecall], points: Sequence[MeasuredRecall]) -> tuple[MeasuredRecall, ...]:
-    """What is known of other limits, and these points. points : not empty, of one limit."""
-    return (*(point for point in known if point.limit != points[0].limit), *points)
+    """What is known of other limits, and these points."""
+    limits = {point.limit for point in points}
+    return (*(point for point in known if point.limit not in limits), *points)
