@@ -131,16 +131,16 @@ def _learned(
             width = max(_BEAM_MIN, width)
         changes |= {"default_width": width, "default_scan": best < _SCAN_BELOW}
         _keep_what_queries_taught(snapshot, changes, asked)
+    points = curve_points(snapshot, curve, _LIMIT)
     if time_scans and kind.scan_limit_parameter is not None:
-        nodes = planner.idle_nodes_max(curve_points(snapshot, curve, _LIMIT), costs)
+        nodes = planner.idle_nodes_max(points, costs)
         live = snapshot.generation.live_vectors(snapshot.visibility)
         scan_rows = measured_scan(snapshot, samples[0].queries[:_SCAN_QUERIES], live, nodes, costs)
         if scan_rows is not None:
             changes["tenant_scan_rows_max"] = scan_rows
     recall = _default_recall(snapshot, changes, samples, search, threads)
     if is_open:
-        wider = [int(point[kind.width_parameter]) for point in curve]
-        for width in [one for one in wider if one > changes["default_width"]]:
+        for width in [one.width for one in points if one.width > changes["default_width"]]:
             if recall >= _SCAN_BELOW:
                 break
             changes["default_width"] = width  # what few queries said of the one before was too much
