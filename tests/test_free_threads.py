@@ -32,6 +32,7 @@ LISTED = {
     ("client/streams/rebatch.py", "Parts"): OWN,
     ("client/retry.py", "RetryPolicy"): OWN,
     ("client/retry.py", "Patience"): OWN,
+    ("cluster/asking/legs.py", "ReadLeg"): OWN,
     ("cluster/asking/legs.py", "WriteLeg"): OWN,
     ("columns/column_file.py", "_Arrays"): OWN,
     ("columns/dictionary.py", "_Codes"): "one thread extends columns at a time",
