@@ -105,7 +105,8 @@ def learn_recall(
     # Where data drift, the newest rows may have a low recall beside a good one of all. They count only where they are
     # below the floor: of two samples the lower one is too low by chance, and every width would grow.
     last = live[-max(_LIMIT, len(live) // _NEWEST_PART) :]
-    newest = unseen_queries.samples(snapshot, metric, last, count // 2, _LIMIT, rng, threads, check)
+    # As many queries as of all rows: of 50 one that found nothing made searches of a million rows compare all vectors.
+    newest = unseen_queries.samples(snapshot, metric, last, count, _LIMIT, rng, threads, check)
     of_newest = _default_recall(snapshot, changes, newest, search, threads)
     if of_newest >= _SCAN_BELOW:
         recall = min(recall, of_newest)
