@@ -75,6 +75,12 @@ class DiskFull(Unavailable):
     """There is no room on the disk. Callers know it as Unavailable; the code that makes room asks for it."""
 
 
+class Stale(Unavailable):
+    """It lives, but has not learned for a while what others wrote, and may in a moment. Callers know it as Unavailable;
+    a cluster's reads ask again.
+    """
+
+
 class Corruption(VecdbError):
     code = "CORRUPTION"
 

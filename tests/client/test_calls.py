@@ -18,6 +18,7 @@ from tests.support.server.driver import Running
 from tests.support.server.process import Process
 from vecdb.client import channel, connection, remote_collection, retry
 from vecdb.client.streams import bulk_ingest
+from vecdb.errors import Stale
 from vecdb.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -29,6 +30,7 @@ from vecdb.v1 import (
     search_pb2_grpc,
 )
 from vecdb_server.config import Config
+from vecdb_server.status_errors import status_of
 
 DIM = 16
 
@@ -161,6 +163,25 @@ def test_a_status_without_details_is_still_an_error_of_ours(scripted: tuple[Scri
     with vecdb.open(url) as db, pytest.raises(vecdb.VecdbError, match=r"proxy|does not know Count") as caught:
         db.collection("docs").count()
     assert type(caught.value) is kind.get(name, vecdb.PermissionDenied)
+
+
+def test_a_copy_that_is_stale_is_so_over_grpc_too(scripted: tuple[Scripted, str]) -> None:
+    script, url = scripted
+
+    def refuse(error: vecdb.Unavailable) -> Callable[[Any], Any]:
+        def step(context: Any) -> Any:
+            code, message, trailing = status_of(error, "request")
+            context.set_trailing_metadata(trailing)
+            context.abort(code, message)
+
+        return step
+
+    with vecdb.open(url) as db:
+        for error in (Stale("late"), vecdb.Unavailable("late")):
+            script.script = {"CreateCollection": [refuse(error)]}
+            with pytest.raises(vecdb.Unavailable, match="late") as caught:
+                db.create_collection("docs", DIM)
+            assert type(caught.value) is type(error) and caught.value.code == "UNAVAILABLE"
 
 
 def test_a_call_that_takes_too_long_says_so(scripted: tuple[Scripted, str]) -> None:

@@ -92,6 +92,16 @@ def test_the_width_of_a_hundred_neighbours_is_learned_too() -> None:
     assert width(100, vecdb.Spann(), ten=200) == 200, "more neighbours never need less"
 
 
+def test_a_hundred_neighbours_need_as_much_more_for_a_higher_recall_as_ten_do() -> None:
+    ten = [MeasuredRecall(10, width, recall) for width, recall in ((64, 0.94), (96, 0.975), (192, 0.99))]
+    hundred = [MeasuredRecall(100, width, recall) for width, recall in ((128, 0.95), (200, 0.976))]
+    assert planner.width_for_recall(0.95, 100, ten + hundred) == 128
+    assert planner.width_for_recall(0.99, 100, ten + hundred) == 400
+    assert planner.width_for_recall(0.999, 100, ten + hundred) == 800
+    assert planner.width_for_recall(0.99, 100, hundred) == 400
+    assert planner.width_for_recall(0.99, 55, ten + hundred) == (192 + 400) // 2
+
+
 def test_what_was_learned_of_fewer_rows_is_widened_with_leaves_and_lists_until_it_is_learned_anew() -> None:
     def width(
         config: Any, measured: int | None, *, tuned: bool = False, learned: int | None = 40,

@@ -24,7 +24,7 @@ from vecdb.replication.backups.contents import (
     complete_directory,
     whole_directory,
 )
-from vecdb.replication.backups.remote_restore import find_backups, list_backups, restore_from
+from vecdb.replication.backups.remote_restore import choose, find_backups, list_backups, restore_from
 from vecdb.replication.bucket import is_url
 from vecdb.replication.log.replaying import holds_log, restore_from_log
 from vecdb.storage.disk import filesystem, manifest
@@ -68,8 +68,11 @@ def restore(source: Any, target: Any, *, at: int | datetime | None = None) -> No
         raise AlreadyExists(f"{database} exists; restore into a new directory, then swap the two")
     if isinstance(backup, str):
         with filesystem.raising_vecdb_errors("restoring"):
-            only_log = not find_backups(backup)[1] and holds_log(backup)
-            (restore_from_log if only_log else restore_from)(backup, database, at)
+            bucket, backups = find_backups(backup)
+            if not backups and holds_log(backup):
+                restore_from_log(backup, database, at)
+            else:
+                restore_from(bucket, choose(backup, backups, at), backup, database)
         return
     if at is not None:
         raise InvalidArgument(f"at= chooses among backups at a URL; {backup} is one backup: leave it out")

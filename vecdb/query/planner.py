@@ -245,10 +245,10 @@ def _learned_width(strategy: str, ten: int, hundred: int | None, limit: int) -> 
     if limit <= LEARNED_LIMIT:
         return ten
     if hundred is None:
-        return _wider(strategy, ten, limit, LEARNED_LIMIT)
+        return wider_for(strategy, ten, limit, LEARNED_LIMIT)
     hundred = max(ten, hundred)
     if limit > LARGE_LIMIT:
-        return _wider(strategy, hundred, limit, LARGE_LIMIT)
+        return wider_for(strategy, hundred, limit, LARGE_LIMIT)
     return _between(limit, (LEARNED_LIMIT, ten), (LARGE_LIMIT, hundred))
 
 
@@ -258,7 +258,7 @@ def _between(limit: int, fewer: tuple[int, int], more: tuple[int, int]) -> int:
     return math.ceil(fewer[1] + share * (more[1] - fewer[1]))
 
 
-def _wider(strategy: str, width: int, limit: int, learned_limit: int) -> int:
+def wider_for(strategy: str, width: int, limit: int, learned_limit: int) -> int:
     """More neighbours than a width was learned for need more."""
     if strategy != "graph":
         # measured on four sets: a hundred neighbours had .935 to .985 at the width of ten, and .986 to .994 at half as
@@ -357,9 +357,16 @@ def width_for_recall(recall: float, limit: int, curve: Sequence[MeasuredRecall])
 
 
 def _measured_width(recall: float, limit: int, curve: Sequence[MeasuredRecall]) -> int:
-    """The smallest width measured at exactly `limit` that reached `recall`. Beyond what was measured: the next
-    doubling, the most that is still a guess about this data.
+    """The smallest width measured at exactly `limit` that reached `recall`. Beyond what was measured: as much wider as
+    ten neighbours need, whose curve goes further, or the next doubling, the most that is still a guess about this data.
     """
     points = sorted((point for point in curve if point.limit == limit), key=lambda point: point.width)
-    reached = next((point.width for point in points if point.recall >= recall), 2 * points[-1].width)
+    reached = next((point.width for point in points if point.recall >= recall), 0)
+    if not reached:
+        last, best = points[-1].width, max(point.recall for point in points)
+        wider = 2.0
+        as_good = [point.width for point in curve if point.limit == LEARNED_LIMIT and point.recall <= best]
+        if limit != LEARNED_LIMIT and as_good:
+            wider = max(1.0, _measured_width(recall, LEARNED_LIMIT, curve) / max(as_good))
+        reached = math.ceil(last * wider)
     return min(limits.ef_max, reached)

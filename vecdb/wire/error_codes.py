@@ -17,7 +17,7 @@ __all__ = ["DOMAIN", "NO_METADATA", "STATUS", "collection_not_found", "error_of"
 
 DOMAIN = "vecdb"
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
-_WHAT = "what"  # key of an ErrorInfo's metadata
+_WHAT, _STALE = "what", "stale"  # keys of an ErrorInfo's metadata
 _MISSING = get_args(errors.Missing)
 
 # code of the error -> name of the gRPC status
@@ -69,9 +69,13 @@ def error_of(
     if kind is errors.NotFound:
         what = metadata.get(_WHAT)
         return errors.NotFound(message, what if what in _MISSING else "path")  # type: ignore[arg-type]
-    return kind(message)
+    return errors.Stale(message) if kind is errors.Unavailable and _STALE in metadata else kind(message)
 
 
 def metadata_of(error: Exception) -> dict[str, str]:
-    """What an ErrorInfo says of an error beside its code: of NotFound, what is not there."""
-    return {_WHAT: error.what} if isinstance(error, errors.NotFound) else {}
+    """What an ErrorInfo says of an error beside its code: of NotFound what is not there, of Unavailable that it is
+    Stale.
+    """
+    if isinstance(error, errors.NotFound):
+        return {_WHAT: error.what}
+    return {_STALE: "true"} if isinstance(error, errors.Stale) else {}

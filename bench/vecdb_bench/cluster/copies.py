@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 import vecdb
 from vecdb_bench.child_process import modules_path
-from vecdb_bench.cluster.lineup import Found, Lineup, bytes_below, fill, filled
+from vecdb_bench.cluster.lineup import Found, Lineup, Meanwhile, bytes_below, fill, filled
 from vecdb_bench.runner import latencies_ms
 from vecdb_bench.serving.client_driver import COLLECTION
 from vecdb_bench.serving.servers import Vecdb
@@ -94,7 +93,7 @@ def beside(lineup: Lineup) -> Found:
     data = lineup.data(plan.rows_of("beside"))
     queries = lineup.queries(data, 1_000)
     rounds: list[Found] = []
-    with vecdb.open(lineup.folder / "db") as db:
+    with vecdb.open(lineup.folder / "db", maintenance=False) as db:  # for which a backup would wait
         docs = fill(db, data, vecdb.Hnsw())
         docs.optimize()
         ways = {
@@ -115,27 +114,16 @@ def beside(lineup: Lineup) -> Found:
     return {"rounds": rounds, "tables": {f"searches of {len(data.base):,} x {data.dim} beside backups": rounds}}
 
 
-class _Backups:
-    """A thread that makes one whole backup after another within a `with` block."""
+class _Backups(Meanwhile):
+    """One whole backup after another."""
 
     def __init__(self, db: Any, url: str) -> None:
         self._db, self._url = db, url
         self.count = 0
 
-    def __enter__(self) -> _Backups:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self._db.backup(f"{self._url}/{self.count}")
-            self.count += 1
+    def _once(self) -> None:
+        self._db.backup(f"{self._url}/{self.count}")
+        self.count += 1
 
 
 def _searches(docs: Any, queries: Any, seconds: float, how: Any) -> list[float]:

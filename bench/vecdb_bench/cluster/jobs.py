@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +12,11 @@ import numpy as np
 
 import vecdb
 from vecdb import ray
-from vecdb_bench.cluster.lineup import Found, Lineup, bytes_below, filled
+from vecdb_bench.cluster.lineup import Found, Lineup, Meanwhile, bytes_below, filled
 from vecdb_bench.cluster.routing import ids_in_common
 from vecdb_bench.serving.client_driver import COLLECTION
 from vecdb_datasets import recall
 
-_SAMPLE_S = 1.0
 _CHUNK, _UNDER_WAY = 4_096, 3  # queries of a call, and calls at a time: as the job has them
 _TOLD = 2_000  # queries whose true answers are calculated
 
@@ -133,29 +131,18 @@ class _Clock:
         return (answered[-1][1] - answered[0][1]) / (answered[-1][0] - answered[0][0])
 
 
-class Memory:
+class Memory(Meanwhile):
     """The most that this process and all that it has started hold at a time, shared memory counted once; looked at
-    each second within a `with` block.
+    each second.
     """
+
+    rest_s = 1.0
 
     def __init__(self) -> None:
         self.peak_mb = 0.0
-        self._stop = threading.Event()
 
-    def __enter__(self) -> Memory:
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            self.peak_mb = max(self.peak_mb, sum(map(_share_mb, _below(Path("/proc")))))
-            if self._stop.wait(_SAMPLE_S):
-                return
+    def _once(self) -> None:
+        self.peak_mb = max(self.peak_mb, sum(map(_share_mb, _below(Path("/proc")))))
 
 
 def _below(proc: Path) -> list[int]:

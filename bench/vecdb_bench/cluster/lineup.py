@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -84,6 +87,34 @@ class Lineup:
         }
         (bucket / "placement.json").write_text(json.dumps(placement))
         return f"cluster://{bucket.absolute()}"
+
+
+class Meanwhile(ABC):
+    """What a thread does again and again within a `with` block, once at the least. Its error ends the block.
+
+    rest_s : between two times.
+    """
+
+    rest_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._stop = threading.Event()
+        self._pool = futures.ThreadPoolExecutor(1)
+        self._running = self._pool.submit(self._run)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+        self._running.result()
+
+    def _run(self) -> None:
+        self._once()
+        while not self._stop.wait(self.rest_s):
+            self._once()
+
+    @abstractmethod
+    def _once(self) -> None: ...
 
 
 def filled(database: Path, data: Any, index: Any, **options: Any) -> float:

@@ -17,6 +17,7 @@ from tests.support.corpus import EXACT
 from tests.support.data_shapes import SHAPES, exact_distances, queries_of
 from tests.support.data_shapes import recall as recall_by_rows
 from vecdb.api.database import Database
+from vecdb.query.learning.width_tuning import QuerySample
 
 N, DIM = 6_000, 32
 
@@ -53,6 +54,29 @@ def test_default_searches_have_the_recall_that_they_are_said_to_have(db: Databas
     assert docs.search(queries[0], 10, explain=True).explain["recall_measured"] == pytest.approx(
         said["measured"], abs=1e-4
     )
+
+
+@pytest.mark.parametrize("index", [vecdb.Hnsw(), vecdb.Spann(), vecdb.Curator()], ids=str)
+def test_the_width_of_a_hundred_neighbours_is_learned_from_the_same_answers(
+    db: Database, index: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second pass over all rows, and a curve that was followed past what is wanted, doubled the time of learning."""
+    asked: list[int] = []
+    of = QuerySample.of
+
+    def counted(snapshot: Any, queries: Any, *args: Any, **more: Any) -> QuerySample:
+        asked.append(len(queries))
+        return of(snapshot, queries, *args, **more)
+
+    monkeypatch.setattr(QuerySample, "of", counted)
+    docs, queries = learned(db, "plain", index)
+    kinds = 1 if index.kind == "hnsw" else 2
+    assert len(asked) == 2 * kinds  # of all rows and of the newest: none is compared with all rows again
+    state = docs._backend.state.snapshot.state
+    assert state.hundred_width >= state.default_width
+    measured = [point for point in state.recall_curve if point.limit == 100]
+    assert measured and max(point.recall for point in measured) >= 0.97
+    assert docs.evaluate(queries, 100)["recall"] >= 0.95
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])

@@ -28,7 +28,7 @@ from vecdb.client.status_errors import is_final, retry_after
 from vecdb.client.streams.rebatch import Parts
 from vecdb.cluster.asking.members import Members
 from vecdb.cluster.asking.servers import Server
-from vecdb.errors import LimitExceeded, PermissionDenied, Unavailable, VecdbError
+from vecdb.errors import LimitExceeded, PermissionDenied, Stale, Unavailable, VecdbError
 from vecdb.v1 import admin_pb2
 
 _STOP_POLL_S = 0.010
@@ -36,7 +36,6 @@ _LOOK_S = 1.0  # a write that is on its way looks so often whether its server wa
 _SILENT_S = 0.1  # a server that is overtaken after this time is asked after the others for a while
 _NEVER = float("inf")
 _WAIT = "GetServerInfo"
-_STALE = "does not answer from the past"  # what a server says that lives, and has not looked at its log for a moment
 
 
 class ShardsUnavailable(Unavailable):
@@ -239,7 +238,7 @@ class ReadLeg(Leg):
         server.note_failure()
         self._members.current()  # which raises where the cluster was closed meanwhile
         self._failures.append(str(error))
-        self._stale |= _STALE in str(error)
+        self._stale |= isinstance(error, Stale)
         if error.retry_after is not None:
             self._retry_after = min(error.retry_after, self._retry_after or error.retry_after)
         self._ask_next()

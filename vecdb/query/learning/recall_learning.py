@@ -24,6 +24,7 @@ from vecdb.query.learning.width_tuning import (
     Changes,
     Check,
     Curve,
+    CurveExtent,
     QuerySample,
     cautious_recall,
     curve_points,
@@ -43,9 +44,8 @@ from vecdb.storage.kv.catalog import MeasuredRecall, RecallCheck
 # Queries that are made from stored rows. A sample of fewer says so little that its recall counts as .05 lower
 # (`cautious_recall`): ten million rows were scanned by searches whose lists had .97 and more.
 _QUERIES_MAX, _QUERIES_MIN = 200, 120
-# one query out of so many, where as many are left, for widths that are far from the learned one, and for a hundred
-# neighbours, of which each query says ten times as much
-_THIN, _FEW_MIN = 4, 25
+_THIN, _FEW_MIN = 4, 25  # one query out of so many, where as many are left: for widths far from the learned one
+_THIN_LARGE = 2  # the same for a hundred neighbours, of which each query says ten times as much
 _PRODUCTS = 1 << 35  # of two numbers that the exact answers may take, which bounds the queries
 RECALL_FLOOR = 0.95  # default searches are kept at it
 _SCAN_BELOW = 0.96  # measured recall: what is measured of so few queries may be too high
@@ -98,21 +98,24 @@ def learn_recall(
         return {}
     rng = np.random.default_rng(snapshot.visibility.row_count)
     count = max(_QUERIES_MIN, min(_QUERIES_MAX, _PRODUCTS // (len(live) * snapshot.generation.rows.dim)))
-    samples = unseen_queries.samples(snapshot, metric, live, count, _LIMIT, rng, threads, check)
+    depth = _LARGE_LIMIT if len(live) >= _LARGE_ROWS_MIN else _LIMIT
+    samples = unseen_queries.samples(snapshot, metric, live, count, _LIMIT, depth, rng, threads, check)
     if len(asked):
-        samples.append(QuerySample.of(snapshot, asked[:count], _LIMIT, threads, check=check))
+        samples.append(QuerySample.of(snapshot, asked[:count], _LIMIT, threads, depth=depth, check=check))
     changes, recall = _learned(snapshot, samples, search, costs, len(asked), threads, check, time_scans=time_scans)
     # Where data drift, the newest rows may have a low recall beside a good one of all. They count only where they are
     # below the floor: of two samples the lower one is too low by chance, and every width would grow.
     last = live[-max(_LIMIT, len(live) // _NEWEST_PART) :]
     # As many queries as of all rows: of 50 one that found nothing made searches of a million rows compare all vectors.
-    newest = unseen_queries.samples(snapshot, metric, last, count, _LIMIT, rng, threads, check)
+    newest = unseen_queries.samples(snapshot, metric, last, count, _LIMIT, depth, rng, threads, check)
     of_newest = _default_recall(snapshot, changes, newest, search, threads)
     if of_newest >= _SCAN_BELOW:
         recall = min(recall, of_newest)
     else:
         samples += newest
         changes, recall = _learned(snapshot, samples, search, costs, len(asked), threads, check, time_scans=time_scans)
+    if _width_is_open(snapshot):
+        changes |= _of_a_hundred(snapshot, samples, changes, depth, costs, len(asked), threads, check)
     changes["recall_check"] = RecallCheck(recall, _LIMIT, time.time(), index.indexed_rows, len(asked))
     return changes
 
@@ -128,11 +131,12 @@ def _learned(
     curve = measured_curve(snapshot, samples, _WIDTH_RECALL, costs, threads, check, cautious_recall, few_of(samples))
     points = curve_points(snapshot, curve, _LIMIT)
     changes: Changes = {"recall_curve": replaced(snapshot.state.recall_curve, points)}
-    is_open = kind.width_of(snapshot.config) is None and not snapshot.state.tuned_by_user
+    is_open = _width_is_open(snapshot)
     if is_open:
-        widths, more = _default_widths(snapshot, samples, curve, costs, threads, check)
-        changes |= widths | {"recall_curve": replaced(changes["recall_curve"], more)}
-        _keep_what_queries_taught(snapshot, changes, asked)
+        changes |= _default_width(snapshot, curve)
+        if _earlier_queries_taught(snapshot, asked):
+            changes["default_width"] = max(changes["default_width"], snapshot.state.default_width or 0)
+            changes["default_scan"] |= snapshot.state.default_scan
     if time_scans and kind.scan_limit_parameter is not None:
         nodes = planner.idle_nodes_max(points, costs)
         live = snapshot.generation.live_vectors(snapshot.visibility)
@@ -145,19 +149,44 @@ def _learned(
     return changes, recall
 
 
-def _default_widths(
-    snapshot: Snapshot, samples: list[QuerySample], curve: Curve, costs: PlannerCosts, threads: int, check: Check
-) -> tuple[Changes, tuple[MeasuredRecall, ...]]:
-    """The widths of default searches for ten neighbours, of which `curve` is, and for a hundred, with their points."""
+def _width_is_open(snapshot: Snapshot) -> bool:
+    """Whether the user has left it to us how wide default searches are."""
+    return kind_of(snapshot.config).width_of(snapshot.config) is None and not snapshot.state.tuned_by_user
+
+
+def _default_width(snapshot: Snapshot, curve: Curve) -> Changes:
+    """The width of default searches that follows from a curve, and whether none is wide enough."""
     best, width = _chosen_width(snapshot, curve)
     if kind_of(snapshot.config).width_parameter == "ef":
         width = max(_BEAM_MIN, width)
-    changes: Changes = {"default_width": width, "default_scan": best < _SCAN_BELOW, "hundred_width": None}
-    if snapshot.visibility.live_count < _LARGE_ROWS_MIN or changes["default_scan"]:
-        return changes, ()
-    hundred = _hundred_curve(snapshot, samples, width, costs, threads, check)
-    changes["hundred_width"] = _chosen_width(snapshot, hundred)[1]
-    return changes, curve_points(snapshot, hundred, _LARGE_LIMIT)
+    return {"default_width": width, "default_scan": best < _SCAN_BELOW}
+
+
+def _of_a_hundred(
+    snapshot: Snapshot, samples: list[QuerySample], changes: Changes, depth: int, costs: PlannerCosts, asked: int,
+    threads: int, check: Check,
+) -> Changes:  # fmt: skip
+    """The width of default searches for a hundred neighbours, with its curve: from the width on that is enough for ten,
+    to where it is enough for a hundred. changes : what was learned of ten.   depth : of the samples' exact answers.
+    """
+    if depth < _LARGE_LIMIT or changes["default_scan"]:
+        return {"hundred_width": None}
+    large = [one._replace(limit=_LARGE_LIMIT) for one in _thinned(samples, _THIN_LARGE)]
+    ten, strategy = changes["default_width"], kind_of(snapshot.config).strategy
+    if strategy == "graph":
+        extent = CurveExtent((ten,), _WIDTH_RECALL)
+    else:
+        # From disk a hundred neighbours take six times as long as ten, and most of it is the same for any width: a few
+        # coarse steps are enough.
+        extent = CurveExtent((ten, planner.wider_for(strategy, ten, _LARGE_LIMIT, _LIMIT)), _WIDTH_RECALL, halvings=0)
+    curve = measured_curve(
+        snapshot, large, _WIDTH_RECALL, costs, threads, check, cautious_recall, few_of(large), extent
+    )
+    width = _chosen_width(snapshot, curve)[1]
+    if _earlier_queries_taught(snapshot, asked):
+        width = max(width, snapshot.state.hundred_width or 0)
+    points = curve_points(snapshot, curve, _LARGE_LIMIT)
+    return {"hundred_width": width, "recall_curve": replaced(changes["recall_curve"], points)}
 
 
 def _proven(changes: Changes, points: Sequence[MeasuredRecall], recall: float, measured: Callable[[], float]) -> float:
@@ -181,32 +210,21 @@ def _chosen_width(snapshot: Snapshot, curve: Curve) -> tuple[float, int]:
     return best, smallest_width(snapshot, curve, min(_WIDTH_RECALL, best - _WIDTH_GAIN))
 
 
-def _hundred_curve(
-    snapshot: Snapshot, samples: list[QuerySample], width: int, costs: PlannerCosts, threads: int, check: Check
-) -> Curve:
-    """The curve of a hundred neighbours, from `width` on, which is enough for ten."""
-    more = [
-        QuerySample.of(snapshot, one.queries, _LARGE_LIMIT, threads, misses=one.misses, check=check)
-        for one in few_of(samples)
-    ]
-    return measured_curve(snapshot, more, _WIDTH_RECALL, costs, threads, check, cautious_recall, least=width)
-
-
 def few_of(samples: list[QuerySample]) -> list[QuerySample]:
     """A part of each sample that has many queries, and the others whole: the one that is found worst may be small."""
-    few = [one.thinned(_THIN) if len(one.queries) >= _THIN * _FEW_MIN else one for one in samples]
+    return _thinned(samples, _THIN)
+
+
+def _thinned(samples: list[QuerySample], every: int) -> list[QuerySample]:
+    """One query out of so many of each sample of which enough are left, and the others whole."""
+    few = [one.thinned(every) if len(one.queries) >= every * _FEW_MIN else one for one in samples]
     return samples if all(one is other for one, other in zip(few, samples, strict=True)) else few
 
 
-def _keep_what_queries_taught(snapshot: Snapshot, changes: Changes, asked: int) -> None:
-    """Without a sample of asked queries, as after a restart, a width that an earlier one called for stays."""
-    state, before = snapshot.state, snapshot.state.recall_check
-    if asked or before is None or not before.asked or state.default_width is None:
-        return
-    changes["default_width"] = max(changes["default_width"], state.default_width)
-    if changes.get("hundred_width") and state.hundred_width:
-        changes["hundred_width"] = max(changes["hundred_width"], state.hundred_width)
-    changes["default_scan"] |= state.default_scan
+def _earlier_queries_taught(snapshot: Snapshot, asked: int) -> bool:
+    """Whether there is no sample of asked queries, as after a restart, but was one: widths that it called for stay."""
+    before = snapshot.state.recall_check
+    return not asked and before is not None and bool(before.asked)
 
 
 def _default_recall(

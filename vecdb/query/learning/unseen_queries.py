@@ -39,11 +39,11 @@ _ROUNDED_MISSES = 2.0  # as many are missed by rows as they were before rounding
 
 
 def samples(
-    snapshot: Snapshot, metric: str, live: NDArray[np.int64], count: int, limit: int, rng: np.random.Generator,
-    threads: int, check: Check,
+    snapshot: Snapshot, metric: str, live: NDArray[np.int64], count: int, limit: int, depth: int,
+    rng: np.random.Generator, threads: int, check: Check,
 ) -> list[QuerySample]:  # fmt: skip
     """At most `count` queries of each kind that the data call for, beside some of the rows `live`, with their exact
-    answers.
+    answers. limit, depth : see `QuerySample.of`.
     """
     drawn = np.sort(rng.choice(live, min(count, len(live)), replace=False))
     stored = snapshot.generation.rows.arrays.vectors[drawn]
@@ -53,7 +53,7 @@ def samples(
 
     def sample(queries: NDArray[np.number], misses: float = 1.0) -> QuerySample:
         made = queries.astype(np.float32)
-        return QuerySample.of(snapshot, made, limit, threads, misses=misses, check=check)
+        return QuerySample.of(snapshot, made, limit, threads, depth=depth, misses=misses, check=check)
 
     if metric in BIT_METRICS:
         return [sample(_turned(stored, _neighbours(snapshot, rows, threads), rng))]

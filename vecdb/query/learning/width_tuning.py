@@ -26,7 +26,7 @@ from vecdb.storage.kv.catalog import MeasuredRecall
 
 _LADDER = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 _MORE_LISTS = (8_192, 16_384, 32_768)  # or leaves, of ten million rows; so wide a beam costs more than a scan
-_RECALL_SATURATED = 0.995  # the curve is not followed past this recall
+_RECALL_SATURATED = 0.995  # searches that ask for a higher recall are not foreseen
 _FLAT_STEPS = 4  # nor past so many steps that all together gain no more than this: wider searches find nothing new
 _FLAT_STEPS_REACHED = 2  # the same where the recall that is wanted was reached
 _FLAT_GAIN = 0.002
@@ -43,11 +43,26 @@ Changes = dict[str, Any]  # fields of the committed state and their new values
 Check = Callable[[], None]
 
 
+class CurveExtent(NamedTuple):
+    """How far a curve is followed, and how finely.
+
+    first : the widths to begin with, ascending; those of the ladder that are wider follow.   enough : past this recall
+    it is not followed, if the recall that is wanted was reached.   halvings : of the gap in which that is passed.
+    """
+
+    first: tuple[int, ...] = ()
+    enough: float = _RECALL_SATURATED
+    halvings: int = 2
+
+
+_WHOLE = CurveExtent()
+
+
 class QuerySample(NamedTuple):
     """Queries with their exact answers.
 
-    limit : neighbours to ask for.   misses : queries of users miss this many times as often.   allowed : rows that may
-    be found, None: all.
+    truth : `limit` neighbours of each query, or more.   limit : neighbours to ask for.   misses : queries of users miss
+    this many times as often.   allowed : rows that may be found, None: all.
     """
 
     queries: NDArray[np.float32]
@@ -68,12 +83,14 @@ class QuerySample(NamedTuple):
         limit: int,
         threads: int = 1,
         *,
+        depth: int = 0,
         misses: float = 1.0,
         check: Check = lambda: None,
         allowed: RowSet | None = None,
     ) -> QuerySample:
         """The sample for `limit` neighbours of each query.
 
+        depth : so many are found by the exact search, where that is more: the same sample may ask for them, too.
         check : called between passes over the rows; what it raises ends the work.
         """
         exact = SearchParams(exact=True, threads=threads)
@@ -82,7 +99,7 @@ class QuerySample(NamedTuple):
         parts = []
         for first in range(0, len(queries), size):
             check()
-            parts.append(index.search(queries[first : first + size], limit, visibility, exact, allowed))
+            parts.append(index.search(queries[first : first + size], max(limit, depth), visibility, exact, allowed))
         return QuerySample(queries, joined(parts), limit, misses, allowed)
 
     def recall(self, found: Neighbors) -> NDArray[np.float64]:
@@ -185,19 +202,18 @@ def measured_curve(
     check: Check = lambda: None,
     judged: Callable[[list[QuerySample], list[Neighbors]], float] = lowest_recall,
     few: list[QuerySample] | None = None,
-    least: int = 1,
+    extent: CurveExtent = _WHOLE,
 ) -> Curve:
     """Points of growing ef, or nprobe, until recall, as `judged` of the samples, is more than enough or grows no more;
-    then the gap in which `recall` is passed is halved twice.
+    then the gap in which `recall` is passed is halved.
 
     few : samples of fewer queries, which are enough for widths whose recall is far from `recall`; None: no such.
-    least : the width to begin with.
     """
     points: dict[int, dict[str, float]] = {}
     parameter = _width_parameter(snapshot)
-    first = max(least, *(sample.limit for sample in samples)) if parameter == "ef" else least
+    least = max(sample.limit for sample in samples) if parameter == "ef" else 1
     # a wider beam is not used: the planner scans
-    scan = max(first, int(costs.scan_share * snapshot.visibility.live_count))
+    scan = max(least, int(costs.scan_share * snapshot.visibility.live_count))
     most = scan if parameter == "ef" else int(snapshot.generation.index.stats()["heads"])
 
     def measure(width: int, begin_with: list[QuerySample] | None = few) -> float:
@@ -218,7 +234,8 @@ def measured_curve(
 
     below, above, reached = 0, 0, []
     ladder = _LADDER if parameter == "ef" else _LADDER + _MORE_LISTS
-    for width in sorted({max(first, step) for step in ladder}):
+    wider = tuple(step for step in ladder if step > max(extent.first, default=0))
+    for width in sorted({max(least, step) for step in extent.first + wider}):
         reached.append(measure(width))
         if reached[-1] < recall:
             below = width
@@ -229,11 +246,11 @@ def measured_curve(
         # next to nothing more, and 1,024 found what was missing
         may_be_flat = parameter == "ef" or above or width >= _FLAT_SHARE * most
         is_flat = may_be_flat and len(reached) > steps and reached[-1] - reached[-1 - steps] <= _FLAT_GAIN
-        if reached[-1] >= max(_RECALL_SATURATED, recall) or width >= most or is_flat:
+        if reached[-1] >= max(extent.enough, recall) or width >= most or is_flat:
             break
     if few and not above and measure(below, None) >= recall:  # what few queries say is not enough to give up
         above, below = below, max((width for width in points if width < below), default=0)
-    for _ in range(2):
+    for _ in range(extent.halvings):
         middle = (below + above) // 2
         if not below or not above or middle in (below, above):
             break

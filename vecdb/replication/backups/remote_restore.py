@@ -60,15 +60,11 @@ def list_backups(url: str) -> list[dict[str, Any]]:
     ]
 
 
-def restore_from(url: str, target: Path, at: At) -> None:
-    """Put the newest backup at `url` that is not later than `at` (a commit, a time, None: the newest) into the new
-    directory `target`.
+def restore_from(bucket: Bucket, chosen: BackupKey, url: str, target: Path) -> None:
+    """Put a backup into the new directory `target`. url : where it is, for messages.
 
-    Raises NotFound where there is none, InvalidArgument where there are several databases, Corruption naming what
-    differs from what was written.
+    Raises Corruption naming what differs from what was written.
     """
-    bucket, backups = find_backups(url)
-    chosen = choose(url, backups, at)
     try:
         found = read_manifest(bucket, chosen)
         if found is None:
@@ -85,6 +81,10 @@ def _gone(url: str, chosen: BackupKey) -> Unavailable:
 
 
 def choose(url: str, backups: list[BackupKey], at: At) -> BackupKey:
+    """The newest of the backups at `url` that is not later than `at` (a commit, a time, None: the newest).
+
+    Raises NotFound where there is none, InvalidArgument where there are several databases.
+    """
     if isinstance(at, datetime) and at.tzinfo is None:
         raise InvalidArgument(f"at={at!r} says no time zone; give one, such as at.astimezone() for this machine's")
     if not backups:

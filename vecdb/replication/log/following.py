@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from vecdb import limits
-from vecdb.errors import Corruption, InvalidArgument, Locked, NotFound, Unavailable, VecdbError
+from vecdb.errors import Corruption, InvalidArgument, Locked, NotFound, Stale, Unavailable, VecdbError
 from vecdb.replication.log import entry, epochs
 from vecdb.replication.log.applying import CopyDirectory
 from vecdb.replication.log.entry import Commits, EpochBegin, EpochEnd, Position
@@ -76,11 +76,11 @@ class LogFollower:
         return self._sequence
 
     def fresh(self) -> None:
-        """Raise Unavailable where the end of the log was last known longer ago than `staleness_s`."""
+        """Raise Stale where the end of the log was last known longer ago than `staleness_s`."""
         if not self._is_fresh():
             age = time.monotonic() - self._confirmed_at
             since = f"{age:.1f} s ago" if age < float("inf") else "never since it was opened"
-            raise Unavailable(
+            raise Stale(
                 f"this copy knew the end of its log {since}, staleness_s={self.staleness_s}: it does not answer from "
                 f"the past. Ask another copy or the writer{'; ' + self._trouble if self._trouble else ''}"
             )

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from vecdb.errors import Unavailable, VecdbError
+from vecdb.errors import Stale, VecdbError
 
 _LOOKS = 3  # within `staleness_s`
 now = time.monotonic  # what a lease is measured by
@@ -57,9 +57,9 @@ class Lease:
         return now() - self._confirmed_at < self._staleness_s
 
     def check(self) -> None:
-        """Raise Unavailable where another may answer for this database by now."""
+        """Raise Stale where another may answer for this database by now."""
         if not self.is_held:
-            raise Unavailable(
+            raise Stale(
                 f"this writer knew {now() - self._confirmed_at:.1f} s ago that nobody else writes its log, "
                 f"staleness_s={self._staleness_s}: it does not answer from the past, since another may have taken "
                 f"over. Ask a copy{'; ' + self.trouble if self.trouble else ''}"
