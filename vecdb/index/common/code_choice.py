@@ -268,7 +268,8 @@ def _of_bits(arrays: RowArrays, row_count: int) -> ScalarQuantizer:
 
 def _centred(arrays: RowArrays, row_count: int) -> ScalarQuantizer:
     """8 bits around the median of unit rows: where all share a large part, one scale is too coarse for the rest."""
-    rows = units(sample(arrays, row_count))
+    rows = sample(arrays, row_count)
+    units(rows, out=rows)
     centre = _medians(rows)
     rows -= centre
     return ScalarQuantizer(centre, sq8_training.scale_of(rows), row_count, False)
@@ -278,10 +279,11 @@ def around_median(arrays: RowArrays, metric: int, row_count: int, code_format: s
     """float32 or rotated codes, around the median; under ip around the origin."""
     rows = sample(arrays, row_count)
     if metric == COSINE:
-        rows = units(rows)
+        units(rows, out=rows)
     dim = rows.shape[1]
     centre = np.zeros(dim, np.float32) if metric == IP else _medians(rows)
-    tops = np.abs(rows - centre).max(axis=1)
+    rows -= centre
+    tops = np.maximum(rows.max(axis=1), -rows.min(axis=1))
     tops = tops[(tops > 0.0) & np.isfinite(tops)]
     scale = math.ldexp(1.0, math.frexp(float(np.median(tops)))[1]) if len(tops) else 1.0
     signs = rotation(np.random.default_rng(_SEED), rotated_dim(dim)).ravel() if code_format in ROTATED else None

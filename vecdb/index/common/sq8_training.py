@@ -57,10 +57,10 @@ def train(arrays: RowArrays, metric: int, row_count: int) -> ScalarQuantizer:
         return ScalarQuantizer(mean + np.float32(128), 1.0, row_count, True)
     rows = sample(arrays, row_count)
     if metric == L2:
-        mean = without_far(rows).mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean = rows.mean(axis=0, dtype=np.float64, where=_are_near(rows)[:, None]).astype(np.float32)
         rows -= mean
     elif metric == COSINE:
-        rows = units(rows)
+        units(rows, out=rows)
     return ScalarQuantizer(mean, scale_of(rows), row_count, False)
 
 
@@ -68,9 +68,14 @@ def without_far(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """The rows but for the few whose elements are far beyond those of all others, as a mean would be dragged along by
     them. rows : float32[n, dim].
     """
-    tops = np.abs(rows).max(axis=1)
-    near: NDArray[np.float32] = rows[tops <= _top_of(tops)]
+    near: NDArray[np.float32] = rows[_are_near(rows)]
     return near
+
+
+def _are_near(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """bool[n]: those that `without_far` leaves."""
+    tops = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    return np.asarray(tops <= _top_of(tops))
 
 
 def scale_of(rows: NDArray[np.float32]) -> float:

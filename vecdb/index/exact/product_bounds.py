@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vecdb.kernels.primitives.distance import COSINE, IP, L2
 from vecdb.kernels.primitives.float_products import COLUMNS, ROWS, SQUARE_MAX, SQUARE_MIN
 from vecdb.kernels.search import exact_scan
+from vecdb.storage.disk import mapped_memory
 
 _BLOCK_ELEMENTS = 1 << 19  # of the rows of a block: they stay in a second-level cache
 _BLOCK_ROWS = 64, 4_096
@@ -37,14 +38,17 @@ class ProductBounds:
     of some rows, under cosine they are of unit length.
     """
 
-    def __init__(self, queries: NDArray[np.float32], metric: int, some: NDArray[np.float32], step: int) -> None:
-        """some : float32[any, dim], rows.   step : how many rows are looked at at once, at most."""
+    def __init__(self, queries: NDArray[np.float32], metric: int, some: NDArray[Any], step: int) -> None:
+        """some : stored dtype[any, dim], rows.   step : how many rows are looked at at once, at most."""
         nq, dim = queries.shape
         self._metric, self._dim, self._count = metric, dim, nq
         self._error = (dim + 16) * 2.0**-23
-        self._centre = np.median(some[:: len(some) // 512 + 1], axis=0) if metric == L2 else np.float32(0)
-        self._rows = np.ones((step, dim + 3), np.float32)
-        self._products = np.empty((step, COLUMNS), np.float32)
+        few = some[:: len(some) // 512 + 1].astype(np.float32)
+        self._centre = np.median(few, axis=0) if metric == L2 else np.float32(0)
+        # Mappings of their own: what threads free of blocks so large, the C library keeps for each of them.
+        self._rows = mapped_memory.reserve_memory((step, dim + 3), np.float32)
+        self._rows[:, dim:] = 1
+        self._products = mapped_memory.reserve_memory((step, COLUMNS), np.float32)
         self._columns = np.zeros((dim + 3, COLUMNS), np.float32)
         moved = queries.copy()
         self._move(moved)

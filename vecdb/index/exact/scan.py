@@ -36,7 +36,7 @@ _BLOCK_ROWS_MIN, _BLOCK_ROWS_MAX = 16, 4096
 _ROWS_PER_THREAD = 4096  # fewer are scanned sooner than another thread is handed its share
 _BY_PRODUCTS = 24  # queries from which on products are sooner: there are columns for COLUMNS of them in any case
 _FIRST_ROWS, _FIRST_PER_NEIGHBOUR = 1_024, 64  # that are scanned one by one, so that the nearest are known roughly
-_RANGE_MIN = 4  # a range has to have so many times as many rows
+_RANGE_MIN = 2  # a range has to have so many times as many rows
 _PAIRS_MAX = 1 / 32  # of a block's pairs; where bounds leave more, the rest of the rows is scanned one by one
 
 
@@ -185,7 +185,7 @@ def _columns(scan: _Scan, begin: int, stop: int, keys: NDArray[np.int64], sizes:
         end = min(begin + step, stop)
         stored = arrays.vectors[scan.listed[begin:end] if len(scan.listed) else slice(begin, end)]
         if bounds is None:
-            bounds = ProductBounds(scan.queries, scan.metric, stored.astype(np.float32), step)
+            bounds = ProductBounds(scan.queries, scan.metric, stored, step)
         products = bounds.products(stored, _within(keys, sizes))
         bad, pairs = exact_scan.scan_bounded(
             scan.queries, keys, sizes, scan.listed, begin, end, scan.sequence, scan.metric, scan.vectors, arrays.crcs,

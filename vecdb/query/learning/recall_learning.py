@@ -107,12 +107,12 @@ def learn_recall(
     # below the floor: of two samples the lower one is too low by chance, and every width would grow.
     last = live[-max(_LIMIT, len(live) // _NEWEST_PART) :]
     # As many queries as of all rows: of 50 one that found nothing made searches of a million rows compare all vectors.
-    newest = unseen_queries.samples(snapshot, metric, last, count, _LIMIT, depth, rng, threads, check)
+    newest = unseen_queries.samples(snapshot, metric, last, count, _LIMIT, _LIMIT, rng, threads, check)
     of_newest = _default_recall(snapshot, changes, newest, search, threads)
     if of_newest >= _SCAN_BELOW:
         recall = min(recall, of_newest)
     else:
-        samples += newest
+        samples += [one.deeper(snapshot, depth, threads, check) for one in newest]
         changes, recall = _learned(snapshot, samples, search, costs, len(asked), threads, check, time_scans=time_scans)
     if _width_is_open(snapshot):
         changes |= _of_a_hundred(snapshot, samples, changes, depth, costs, len(asked), threads, check)

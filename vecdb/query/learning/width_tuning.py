@@ -102,6 +102,15 @@ class QuerySample(NamedTuple):
             parts.append(index.search(queries[first : first + size], max(limit, depth), visibility, exact, allowed))
         return QuerySample(queries, joined(parts), limit, misses, allowed)
 
+    def deeper(self, snapshot: Snapshot, depth: int, threads: int, check: Check) -> QuerySample:
+        """The sample with at least `depth` true neighbours of each query."""
+        if self.truth.rows.shape[1] >= depth:
+            return self
+        return self.of(
+            snapshot, self.queries, self.limit, threads,
+            depth=depth, misses=self.misses, check=check, allowed=self.allowed,
+        )  # fmt: skip
+
     def recall(self, found: Neighbors) -> NDArray[np.float64]:
         """float64[nq]: recall of each query."""
         return 1 - self.misses * (1 - recall_of(found, self.truth, self.limit))
