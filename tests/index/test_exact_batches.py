@@ -13,6 +13,7 @@ import pytest
 from tests.support.data_shapes import SHAPES, queries_of
 from tests.support.index_rows import MemoryRows, clustered
 from vecdb.errors import Corruption
+from vecdb.index.common import batching
 from vecdb.index.exact import scan
 from vecdb.index.flat import FlatIndex
 from vecdb.index.row_set import RowSet
@@ -94,8 +95,8 @@ def test_types_limits_threads_and_rows_that_are_listed(
         assert_as_alone(metric, rows, queries, limit, allow, threads)
         assert blocks, "by products"
     blocks.clear()
-    assert_as_alone(metric, rows, queries, 100)
-    assert_as_alone(metric, rows, queries, 10, RowSet(listed[:3_000]))
+    assert_as_alone(metric, rows, queries, 200)
+    assert_as_alone(metric, rows, queries, 10, RowSet(listed[:1_500]))
     assert_as_alone(metric, rows, queries[:20], 10)
     assert not blocks, "more is wanted of few rows, few rows, few queries"
 
@@ -106,3 +107,13 @@ def test_a_damaged_row_is_found_wherever_it_lies() -> None:
     rows.arrays.vectors[N - 3] += np.float32(1e6)  # far from every query
     with pytest.raises(Corruption, match=str(N - 3)):
         FlatIndex("l2", rows).search(vectors[:64], 10, rows.visibility(), EXACT)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("nq", [0, 1, 2, 7, 63, 64, 65, 300, 1_000])
+def test_slices_of_a_batch_are_all_of_it_and_the_last_ones_small(nq: int, threads: int) -> None:
+    parts = batching._query_slices(nq, 64, threads)
+    sizes = [part.stop - part.start for part in parts]
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(nq))
+    assert max(sizes) <= 64 and min(sizes) >= min(nq, 1)
+    assert len(sizes) >= min(nq, threads) and (threads == 1 or nq < 300 or sizes[-1] <= 32)

@@ -12,6 +12,7 @@ import pytest
 import vecdb
 from vecdb.index.contract import Neighbors
 from vecdb.query import cancellation
+from vecdb.query.planner import Plan
 
 
 @pytest.mark.parametrize("index", [vecdb.Flat(), vecdb.Hnsw(m=8, ef_construction=40), vecdb.Spann(bits=4)])
@@ -103,3 +104,16 @@ def test_ctrl_c_ends_a_batch(call: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert sum(answered) < 2_000
         monkeypatch.undo()
         assert docs.search(vectors[:1], 1).ids.tolist() == [[0]], "it goes on"
+
+
+@pytest.mark.parametrize(("beam", "first"), [(0, 64), (50, 2_621), (4_096, 64)])
+def test_the_first_chunk_is_as_long_as_narrow_beams_allow(beam: int, first: int) -> None:
+    sizes: list[int] = []
+
+    def search(part: np.ndarray) -> tuple[Neighbors, Plan]:
+        sizes.append(len(part))
+        rows = np.zeros((len(part), 1), np.int64)
+        return Neighbors(rows, part[:, :1], np.ones(len(part), np.int64), np.ones(3, np.int64)), Plan("graph", beam, "")
+
+    cancellation.search_in_chunks(search, np.zeros((10_000, 2), np.float32), None, 0, beam)
+    assert sizes[0] == first and sum(sizes) == 10_000

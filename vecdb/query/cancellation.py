@@ -24,6 +24,9 @@ _FIRST_QUERIES = 8
 _CHUNK_S = 0.010  # what a chunk should take: long enough that kernels work in batches, short enough to stop soon
 _QUIET_QUERIES, _QUIET_CHUNK_S = 64, 0.2  # the same where only a signal can stop it
 _QUIET_PRODUCTS = 1 << 28  # of two numbers, in the first chunk of an exact scan: about 0.1 s
+# Places of beams in the first chunk of a walk through a graph, about 80 ms. After a first chunk of 64 queries two
+# threads took a tenth longer for 1,000: at the end of each chunk one waits for the other.
+_QUIET_PLACES = 1 << 17
 _GROWTH_MAX, _QUIET_GROWTH_MAX = 4.0, 16.0
 # An exact scan compares so many queries at once, at the cost of a third of them one by one (index/exact/scan.py): they
 # are not separated where that takes a fifth of a second at most.
@@ -33,12 +36,14 @@ Search = Callable[[NDArray[np.float32]], tuple[Neighbors, Plan]]
 
 
 def search_in_chunks(
-    search: Search, queries: NDArray[np.float32], stop: Callable[[], bool] | None, scanned_rows: int = 0
-) -> tuple[Neighbors, Plan]:
+    search: Search, queries: NDArray[np.float32], stop: Callable[[], bool] | None, scanned_rows: int = 0,
+    beam: int = 0,
+) -> tuple[Neighbors, Plan]:  # fmt: skip
     """What `search` finds for all queries (float32[nq, dim], nq > 0). Chunks grow and shrink to take about 10 ms each,
     or 200 ms where there is no `stop`; those of an exact scan have some queries in any case.
 
-    scanned_rows : that each query is compared with, where it is answered by a scan.
+    scanned_rows : that each query is compared with, where it is answered by a scan.   beam : of each query, where it
+    is answered by a graph.
     Raises Unavailable once `stop` returns True.
     """
     parts: list[Neighbors] = []
@@ -46,6 +51,7 @@ def search_in_chunks(
     size, first = _FIRST_QUERIES, 0
     if stop is None:
         size = max(1, min(_QUIET_QUERIES, _QUIET_PRODUCTS // max(1, scanned_rows * queries.shape[1])))
+        size = max(size, _QUIET_PLACES // beam if beam else 0)
     together = _TOGETHER if 0 < _TOGETHER * scanned_rows * queries.shape[1] <= _TOGETHER_PRODUCTS else 1
     size = max(size, together)
     if stop is None and len(queries) <= size:

@@ -96,8 +96,8 @@ class Searcher:
             if single:
                 found, plan = self._run(snapshot, prepared, queries)
             else:
-                scanned = snapshot.visibility.row_count if prepared.plan.strategy == "exact" else 0
-                found, plan = search_in_chunks(partial(self._run, snapshot, prepared), queries, stop, scanned)
+                run = partial(self._run, snapshot, prepared)
+                found, plan = search_in_chunks(run, queries, stop, *_work_of(snapshot, prepared.plan))
             searched = time.perf_counter() if explain else 0.0
             hits = self.hits_of(snapshot, found, single, select, include_vectors)
             if hits is not None:
@@ -131,9 +131,8 @@ class Searcher:
                 prepared = self.preparation.at(snapshot, limit, params, tenants, node)
                 if prepared is None:
                     break
-                scanned = snapshot.visibility.row_count if prepared.plan.strategy == "exact" else 0
                 run = partial(self._run, snapshot, prepared)
-                found, plan = search_in_chunks(run, queries[places], stop, scanned)
+                found, plan = search_in_chunks(run, queries[places], stop, *_work_of(snapshot, prepared.plan))
                 parts.append((places, found))
                 if reports is not None:
                     said = {} if node is None else filtering.report(snapshot, node, prepared.allowed)
@@ -470,3 +469,10 @@ def _owners_of(metas: list[list[bytes]], shape: tuple[int, ...]) -> NDArray[Any]
         if one is not None:
             owners[at, : len(one)] = one
     return owners
+
+
+def _work_of(snapshot: Snapshot, plan: planner.Plan) -> tuple[int, int]:
+    """Rows that each query is compared with in a scan of all, and its beam in a graph; 0 where there is none."""
+    if plan.strategy == "exact":
+        return snapshot.visibility.row_count, 0
+    return 0, plan.width if plan.strategy == "graph" else 0

@@ -21,6 +21,7 @@ from vecdb.schema import Visibility
 
 _I64, _F32 = np.dtype(np.int64), np.dtype(np.float32)  # numpy takes 0.2 us longer to understand their types
 Exactly = Callable[[NDArray[np.float32], int, Visibility, RowSet | None, int], Neighbors]
+_SLICE_MIN = 32  # queries
 SCORED = GraphWork.VECTOR_DISTANCES  # where `work` of an exact scan, too, counts vectors that were scored
 
 
@@ -47,20 +48,32 @@ def map_query_slices(
     workers: ThreadPool,
 ) -> None:
     """Call `answer` for slices of at most `most` queries, each with its part of `found` to fill. `work` is added up."""
-    nq = len(queries)
-    step = nq if nq <= 1 else min(most, -(-nq // max(1, threads)))
-    if step == nq:
+    parts = _query_slices(len(queries), most, max(1, threads))
+    if len(parts) == 1:
         answer(queries, found)
         return
-    starts = range(0, nq, step)
-    works = np.zeros((len(starts), len(found.work)), np.int64)
+    works = np.zeros((len(parts), len(found.work)), np.int64)
 
     def one(i: int) -> None:
-        part = slice(starts[i], starts[i] + step)
-        answer(queries[part], found.part(part, works[i]))
+        answer(queries[parts[i]], found.part(parts[i], works[i]))
 
-    workers.map(one, range(len(starts)), threads)
+    workers.map(one, range(len(parts)), threads)
     found.work[:] = works.sum(axis=0)
+
+
+def _query_slices(nq: int, most: int, threads: int) -> list[slice]:
+    """Of several threads the last slices are small, so that none waits long for another: with slices of 64 two threads
+    waited for .9 of 13 ms. One slice, which may be empty, at the least.
+    """
+    if nq <= 1:
+        return [slice(0, nq)]
+    least = most if threads == 1 else min(most, _SLICE_MIN, -(-nq // threads))
+    parts, at = [], 0
+    while at < nq:
+        step = max(least, min(most, -(-(nq - at) // (2 * threads))))
+        parts.append(slice(at, min(nq, at + step)))
+        at += step
+    return parts
 
 
 def complete_short_answers(

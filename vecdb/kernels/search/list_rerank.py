@@ -1,6 +1,7 @@
 """Queries over posting lists: the rows of a shortlist, ranked by their vectors.
 
 choose_reads    shortlist -> byte ranges of the row file, aligned, each once a query
+name_rows       shortlist -> rows with estimates and margins, for who asks several indexes and reads later
 rerank          the ranges, as read from disk -> the nearest rows
 score_rows      rows beyond the range of the codes, which no estimate ranks -> joined to the nearest rows
 """
@@ -13,7 +14,7 @@ import numpy as np
 from numba import int64, uint8, uint32
 
 from vecdb.kernels.array_table import layout_of
-from vecdb.kernels.compile import kernel
+from vecdb.kernels.compile import kernel, part
 from vecdb.kernels.primitives.checksums import is_sound
 from vecdb.kernels.primitives.crc32c import crc32c_row
 from vecdb.kernels.primitives.distance import exact
@@ -21,6 +22,8 @@ from vecdb.kernels.primitives.topk import ROW_OF_KEY, add_key, distance_of, inse
 from vecdb.kernels.primitives.visibility import is_visible
 from vecdb.kernels.search.list_probe import ProbedQueries
 from vecdb.kernels.search.list_scan import ListShortlist
+
+_NONE = np.float32(np.inf)
 
 
 class RowFileLayout(NamedTuple):
@@ -58,6 +61,54 @@ class Answers(NamedTuple):
     counts: int64[::1]
 
 
+@part()
+def _may_be_near(shortlist, i, limit, least, slack, norm, ip):
+    """How many rows of shortlist i may be among the nearest: those whose estimate is within the slack of the limit-th,
+    and the first `least` in any case. Arguments as of `choose_reads`.   norm : float32, of the query.
+    """
+    keys = shortlist.keys[i]
+    size = np.int64(shortlist.sizes[i])
+    if size > least:
+        error = np.float32(0.0)
+        for j in range(limit):
+            error += shortlist.errors[i, j]
+        bound = distance_of(keys[limit - 1]) + slack * (norm if ip else error / np.float32(limit))
+        while size > least and distance_of(keys[size - 1]) > bound:
+            size -= 1
+    return size
+
+
+@kernel()
+def name_rows(
+    probed_table, shortlist_table, scored, limit, least, slack, ip, scale, rows, distances, margins, counts
+):  # fmt: skip
+    """Name what `choose_reads` would read, with estimates and margins on the scale of the metric's distances.
+
+    Tables, limit, least, slack, ip : as there.   scored : int64[any], ascending, rows to leave out.
+    scale : float32, of estimates and margins.
+    rows int64, distances, margins float32 [n, any], counts int64[n] : filled; -1, inf and 0 behind the last.
+    """
+    probed = layout_of(probed_table, ProbedQueries)
+    shortlist = layout_of(shortlist_table, ListShortlist)
+    for i in range(len(shortlist.sizes)):
+        keys = shortlist.keys[i]
+        named = np.int64(0)
+        for j in range(_may_be_near(shortlist, i, limit, least, slack, probed.norms[i], ip)):
+            row = keys[j] & ROW_OF_KEY
+            if len(scored):
+                at = np.searchsorted(scored, row)
+                if at < len(scored) and scored[at] == row:
+                    continue
+            rows[i, named] = row
+            distances[i, named] = scale * distance_of(keys[j])
+            margins[i, named] = scale * slack * (probed.norms[i] if ip else shortlist.errors[i, j])
+            named += 1
+        counts[i] = named
+        rows[i, named:] = -1
+        distances[i, named:] = _NONE
+        margins[i, named:] = np.float32(0.0)
+
+
 @kernel()
 def choose_reads(probed_table, shortlist_table, layout_table, reads_table, limit, least, slack, ip):
     """Cut the shortlists to what may be among the nearest, and choose the aligned byte ranges that hold those rows.
@@ -77,15 +128,8 @@ def choose_reads(probed_table, shortlist_table, layout_table, reads_table, limit
     end = np.int64(0)
     for i in range(len(shortlist.sizes)):
         keys = shortlist.keys[i]
-        size = np.int64(shortlist.sizes[i])
-        if size > least:
-            error = np.float32(0.0)
-            for j in range(limit):
-                error += shortlist.errors[i, j]
-            bound = distance_of(keys[limit - 1]) + slack * (probed.norms[i] if ip else error / np.float32(limit))
-            while size > least and distance_of(keys[size - 1]) > bound:
-                size -= 1
-            shortlist.sizes[i] = size
+        size = _may_be_near(shortlist, i, limit, least, slack, probed.norms[i], ip)
+        shortlist.sizes[i] = size
         own = ranges
         for j in range(size):
             row = keys[j] & ROW_OF_KEY

@@ -34,7 +34,6 @@ from vecdb.index.spann.searching.list_search import (
 )
 from vecdb.kernels.array_table import ArrayTable
 from vecdb.kernels.primitives.distance import COSINE
-from vecdb.kernels.primitives.topk import ROW_OF_KEY, distances_of
 from vecdb.kernels.primitives.visibility import deleted_by
 from vecdb.kernels.search import exact_scan, list_rerank
 from vecdb.kernels.search.list_probe import ListWork
@@ -65,12 +64,13 @@ class NamingSearch(ListSearch):
         errors = _MARGIN_GROWTH * slack_of(indexes * self.probes, indexes * heads) if indexes > 1 else alone
         self.slack *= np.float32(max(1.0, errors / alone))
         self.empty = self._empty
+        self._scored = np.sort(self.view.outlier_rows)
 
     def _empty(self, nq: int) -> Candidates:
         width = self.most + self.limit
         return Candidates(
-            np.full((nq, width), -1, np.int64), np.full((nq, width), np.inf, np.float32), np.zeros(nq, np.int64),
-            np.zeros(WORK, np.int64), np.zeros((nq, width), np.float32),
+            np.empty((nq, width), np.int64), np.empty((nq, width), np.float32), np.zeros(nq, np.int64),
+            np.zeros(WORK, np.int64), np.empty((nq, width), np.float32),
         )  # fmt: skip
 
     def answer(
@@ -79,7 +79,6 @@ class NamingSearch(ListSearch):
         assert isinstance(found, Candidates)
         b = self._scanned(queries, allow, found.work)
         begun = time.perf_counter_ns()
-        self._cut(b)
         self._name(b, found)
         if self.scores_exactly:
             self._score_exactly(b, queries, allow, found.work)
@@ -90,22 +89,14 @@ class NamingSearch(ListSearch):
         self.context.give(b)
 
     def _name(self, b: ListScratch, found: Candidates) -> None:
-        """What is left of the shortlists."""
-        sizes = b.shortlist.sizes
-        width = int(sizes.max(initial=0))
-        keys, real = b.shortlist.keys[:, :width], np.arange(width) < sizes[:, None]
-        if self.context.ip:
-            margins = np.broadcast_to(self.slack * b.probed.norms[:, None], keys.shape)
-        else:
-            margins = self.slack * b.shortlist.errors[:, :width]
-        scale = np.float32(0.5 if self.context.metric == COSINE else 1.0)
-        rows = keys & ROW_OF_KEY
-        if len(self.view.outlier_rows):  # which are scored, and named once
-            real &= ~np.isin(rows, self.view.outlier_rows)
-        found.rows[:, :width] = np.where(real, rows, -1)
-        found.distances[:, :width] = np.where(real, scale * distances_of(keys), np.float32(np.inf))
-        found.margins[:, :width] = np.where(real, scale * margins, np.float32(0.0))
-        found.counts[:] = real.sum(axis=1)
+        """The rows of the shortlists that one round would read. Those beyond the codes' range are scored, and named
+        once.
+        """
+        context, scale = self.context, np.float32(0.5 if self.context.metric == COSINE else 1.0)
+        list_rerank.name_rows(
+            b.probed_table, b.shortlist_table, self._scored, self.limit, self.least, self.slack, context.ip, scale,
+            found.rows, found.distances, found.margins, found.counts,
+        )  # fmt: skip
 
     def _add_exact(self, b: ListScratch, found: Candidates) -> None:
         """The nearest of the rows that were scored, among the others in the order of their estimates."""
