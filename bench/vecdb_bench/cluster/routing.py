@@ -36,7 +36,7 @@ def served(lineup: Lineup, name: str, shards: int, data: Any, index: Any) -> tup
 
 
 def wait_quiet(pids: list[int]) -> None:
-    """Until processes do nothing by themselves: after a build, servers learn for a while."""
+    """Until processes do nothing by themselves: after a build, and after many searches, servers learn for a while."""
     ends = time.monotonic() + _QUIET_MOST_S
     while time.monotonic() < ends:
         before = sum(map(cpu_s, pids))
@@ -108,6 +108,7 @@ def lists(lineup: Lineup) -> Found:
 
             width = next((one for one in _WIDTHS if recall_at(one) >= plan.recall), _WIDTHS[-1])
             pids = [one.pid for one in servers]
+            wait_quiet(pids)  # they learn from what was asked
             for at in range(plan.rounds):
                 turn = _work(docs, queries, plan.limit, width, pids)
                 rows.append({"shards": shards, "round": at + 1, "lists": width, "recall": recall_at(width)} | turn)
