@@ -108,8 +108,8 @@ def lists(lineup: Lineup) -> Found:
 
             width = next((one for one in _WIDTHS if recall_at(one) >= plan.recall), _WIDTHS[-1])
             pids = [one.pid for one in servers]
-            wait_quiet(pids)  # they learn from what was asked
             for at in range(plan.rounds):
+                wait_quiet(pids)  # they learn from what was asked
                 turn = _work(docs, queries, plan.limit, width, pids)
                 rows.append({"shards": shards, "round": at + 1, "lists": width, "recall": recall_at(width)} | turn)
         found[shards] = median([one for one in rows if one["shards"] == shards])
