@@ -46,7 +46,6 @@ class HarnessCollection:
         self.dtype = dtype if self.metric != "hamming" else "bits"
         self.threads = machine.cores()
         self._background = background
-        machine.return_large_arrays()  # before anything is made that a harness weighs
         self._db: vecdb.Database | None = None
         self._docs: vecdb.Collection | None = None
         self._params = vecdb.SearchParams()

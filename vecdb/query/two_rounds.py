@@ -88,7 +88,7 @@ class TwoRounds:
             said |= {} if node is None else filtering.report(snapshot, node, prepared.allowed)
         real = found.rows >= 0
         return NamedRows(
-            found.rows[real], real.sum(axis=1), snapshot.generation.number, snapshot.visibility.sequence,
+            found.rows[real], found.counts, snapshot.generation.number, snapshot.visibility.sequence,
             found.distances[real], found.margins[real], said,
         )  # fmt: skip
 

@@ -90,7 +90,8 @@ class Lineup:
 
 
 class Meanwhile(ABC):
-    """What a thread does again and again within a `with` block, once at the least. Its error ends the block.
+    """What a thread does again and again within a `with` block, once at the least. Its error is raised
+    at the end of the block.
 
     rest_s : between two times.
     """

@@ -17,7 +17,6 @@ from typing import Any
 import vecdb
 
 shown_flags = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "f16c", "fma", "asimddp", "i8mm", "sve")
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of mallopt
 measured_packages = ("numpy", "numba", "llvmlite", "lmdb", "msgspec")
 
 
@@ -57,16 +56,6 @@ def kernels_digest() -> str:
     for source in sorted((Path(vecdb.__file__).parent / "kernels").rglob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return digest.hexdigest()
-
-
-def return_large_arrays() -> None:
-    """From now on let arrays of 256 KiB and more go back to the system when they are freed. glibc raises that size by
-    itself, up to 32 MiB, and keeps the end of a thread's arena, which `return_free_memory` does not reach: threads that
-    begin later share the main one.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        for parameter, value in ((_M_MMAP_THRESHOLD, 256 << 10), (_M_ARENA_MAX, 1)):
-            ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def return_free_memory() -> None:

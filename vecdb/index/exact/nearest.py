@@ -13,7 +13,7 @@ from vecdb.kernels.primitives.distance import IP, L2
 from vecdb.schema import Visibility
 from vecdb.storage.disk.row_file import RowArrays
 
-_PAIR_ELEMENTS = 1 << 16  # at once: half a megabyte of each, which the C library does not keep for long
+_PAIR_ELEMENTS = 1 << 16  # of pairs that are computed at once: half a megabyte, see `mapped_memory.reserve_memory`
 _LAST_COMMIT = 2**63 - 1  # a snapshot that sees no deleted row
 
 

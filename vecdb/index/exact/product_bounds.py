@@ -45,7 +45,6 @@ class ProductBounds:
         self._error = (dim + 16) * 2.0**-23
         few = some[:: len(some) // 512 + 1].astype(np.float32)
         self._centre = np.median(few, axis=0) if metric == L2 else np.float32(0)
-        # Mappings of their own: what threads free of blocks so large, the C library keeps for each of them.
         self._rows = mapped_memory.reserve_memory((step, dim + 3), np.float32)
         self._rows[:, dim:] = 1
         self._products = mapped_memory.reserve_memory((step, COLUMNS), np.float32)

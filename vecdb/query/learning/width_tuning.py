@@ -26,7 +26,7 @@ from vecdb.storage.kv.catalog import MeasuredRecall
 
 _LADDER = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096)
 _MORE_LISTS = (8_192, 16_384, 32_768)  # or leaves, of ten million rows; so wide a beam costs more than a scan
-_RECALL_SATURATED = 0.995  # searches that ask for a higher recall are not foreseen
+_RECALL_SATURATED = 0.995  # the curve is not followed past this recall
 _FLAT_STEPS = 4  # nor past so many steps that all together gain no more than this: wider searches find nothing new
 _FLAT_STEPS_REACHED = 2  # the same where the recall that is wanted was reached
 _FLAT_GAIN = 0.002

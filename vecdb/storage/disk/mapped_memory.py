@@ -21,7 +21,11 @@ _MAP_NORESERVE = 0x4000  # Linux; absent from the mmap module before Python 3.13
 
 
 def reserve_memory(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Zeroed anonymous memory that costs nothing until touched; freed when the last view goes.
+    """Zeroed anonymous memory that costs nothing until touched; goes back to the system when the last view goes.
+
+    For large scratch, too. Once numpy has freed a block of some megabytes, glibc takes blocks up to that size from an
+    arena that it keeps for each thread, whose end `give_back_freed` does not reach: a collection of 40,000 x 384 held
+    30 MB more after its build.
 
     shape, dtype : of the array returned, C-contiguous, 64-byte aligned (a mapping starts on a page).
     """
